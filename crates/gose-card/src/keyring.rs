@@ -1,0 +1,84 @@
+//! The card's key slots: blobs in non-volatile memory, opened keys in front of them.
+
+use std::{collections::HashMap, sync::Arc};
+
+use crate::{
+    keystore::{Algorithm, KeyError, KeyStore, PrivateKey, Stored},
+    nvm::Nvm,
+};
+
+/// Key slots, numbered by PIV's key references (9A, 9C, 9D, 9E, 82 to 95). PIV and EAP-TLS share them.
+pub struct Keyring {
+    store: Arc<dyn KeyStore>,
+    open: HashMap<u8, Arc<dyn PrivateKey>>,
+}
+
+impl Keyring {
+    /// Slots whose keys live in `store`.
+    #[must_use]
+    pub fn new(store: Arc<dyn KeyStore>) -> Self {
+        Self {
+            store,
+            open: HashMap::new(),
+        }
+    }
+
+    /// The key of a slot; `None` where there is none.
+    ///
+    /// # Errors
+    /// [`KeyError`] when the store cannot open it.
+    pub fn get(&mut self, nvm: &Nvm, slot: u8) -> Result<Option<Arc<dyn PrivateKey>>, KeyError> {
+        if let Some(key) = self.open.get(&slot) {
+            return Ok(Some(key.clone()));
+        }
+        let Some(blob) = nvm.get(&name(slot)) else {
+            return Ok(None);
+        };
+        let key = self.store.open(blob)?;
+        self.open.insert(slot, key.clone());
+        Ok(Some(key))
+    }
+
+    /// Makes a key pair in a slot (staged), in place of the one there.
+    ///
+    /// # Errors
+    /// [`KeyError`] of the store.
+    pub fn generate(
+        &mut self,
+        nvm: &mut Nvm,
+        slot: u8,
+        algorithm: Algorithm,
+    ) -> Result<Arc<dyn PrivateKey>, KeyError> {
+        let stored = self.store.generate(algorithm)?;
+        Ok(self.keep(nvm, slot, stored))
+    }
+
+    /// Takes a PKCS#8 private key into a slot (staged), in place of the one there.
+    ///
+    /// # Errors
+    /// [`KeyError`] of the store.
+    pub fn import(
+        &mut self,
+        nvm: &mut Nvm,
+        slot: u8,
+        pkcs8: &[u8],
+    ) -> Result<Arc<dyn PrivateKey>, KeyError> {
+        let stored = self.store.import(pkcs8)?;
+        Ok(self.keep(nvm, slot, stored))
+    }
+
+    /// Forgets opened keys: what was staged is gone, or the card was powered down.
+    pub fn forget(&mut self) {
+        self.open.clear();
+    }
+
+    fn keep(&mut self, nvm: &mut Nvm, slot: u8, stored: Stored) -> Arc<dyn PrivateKey> {
+        nvm.put(name(slot), stored.blob.to_vec());
+        self.open.insert(slot, stored.key.clone());
+        stored.key
+    }
+}
+
+fn name(slot: u8) -> String {
+    format!("key/{slot:02x}")
+}

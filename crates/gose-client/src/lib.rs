@@ -1,0 +1,1 @@
+//! RACS over mutual TLS, blocking, on std and rustls.

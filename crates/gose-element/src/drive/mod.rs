@@ -1,0 +1,1 @@
+//! How a host drives the applications on an element.

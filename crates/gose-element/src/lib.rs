@@ -1,0 +1,16 @@
+//! What a secure element is, and how a host drives the applications on it.
+#![forbid(unsafe_code)]
+
+pub mod algorithm;
+pub mod atr;
+pub mod drive;
+pub mod element;
+pub mod outcomes;
+pub mod seid;
+
+pub use algorithm::{Algorithm, Scheme};
+pub use atr::Atr;
+pub use element::{ElementError, SecureElement};
+pub use gose_proto::racs::script::{self, Fetch, Outcome, Script, Step};
+pub use outcomes::Outcomes;
+pub use seid::{Seid, SlotId};

@@ -1,0 +1,1 @@
+//! World, test PKI, script runners; for tests only.

@@ -1,0 +1,1 @@
+//! The daemon: grid node, hypervisor, authentication server.
