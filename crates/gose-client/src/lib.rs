@@ -1,1 +1,4 @@
 //! RACS over mutual TLS, blocking, on std and rustls.
+#![forbid(unsafe_code)]
+
+pub mod record;
