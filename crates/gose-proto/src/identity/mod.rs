@@ -1,1 +1,18 @@
-//! Who a peer is: names in certificates, VM-Auth-Tokens, messages of the attach channel.
+//! Who is at the other end: names in certificates, the VM-Auth-Token, the attach channel.
+//!
+//! Everything here reads and decides; digests and signature checks come in through [`Crypto`], time as
+//! an argument.
+
+mod certificate;
+mod crypto;
+mod peer;
+mod spiffe;
+#[cfg(test)]
+mod testing;
+mod vm;
+
+pub use certificate::{Certificate, CertificateError};
+pub use crypto::{Crypto, KeyHash, KeyHashError};
+pub use peer::{IssuerError, PeerIdentity, issuer_key};
+pub use spiffe::{SpiffeError, SpiffeId, VmName, is_trust_domain};
+pub use vm::{HypervisorId, HypervisorIdError, VmId, VmIdError};

@@ -1,0 +1,58 @@
+//! Names of TLS peers, with the digests and signature checks of aws-lc.
+
+use aws_lc_rs::digest;
+use gose_proto::identity::{CertificateError, Crypto, IssuerError, PeerIdentity, issuer_key};
+use rustls_pki_types::{CertificateDer, SubjectPublicKeyInfoDer};
+use webpki::{ALL_VERIFICATION_ALGS, RawPublicKeyEntity};
+
+/// Digests and signature checks of aws-lc, with webpki's choice of algorithms: none on SHA-1, no RSA
+/// under 2,048 bits.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct AwsLc;
+
+impl Crypto for AwsLc {
+    fn sha256(&self, message: &[u8]) -> [u8; 32] {
+        let mut out = [0; 32];
+        out.copy_from_slice(digest::digest(&digest::SHA256, message).as_ref());
+        out
+    }
+
+    fn verifies(&self, spki: &[u8], algorithm: &[u8], message: &[u8], signature: &[u8]) -> bool {
+        let spki = SubjectPublicKeyInfoDer::from(spki);
+        let Ok(key) = RawPublicKeyEntity::try_from(&spki) else {
+            return false;
+        };
+        ALL_VERIFICATION_ALGS
+            .iter()
+            .filter(|known| known.signature_alg_id().as_ref() == algorithm)
+            .any(|known| key.verify_signature(*known, message, signature).is_ok())
+    }
+}
+
+/// Why a chain gives no name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum PeerError {
+    /// The peer sent no certificate.
+    #[error("the peer sent no certificate")]
+    NoCertificate,
+    /// The leaf does not carry the names that it must.
+    #[error(transparent)]
+    Leaf(#[from] CertificateError),
+    /// It is not known who signed the leaf.
+    #[error(transparent)]
+    Issuer(#[from] IssuerError),
+}
+
+/// The name of a peer whose `chain` (leaf first) TLS has verified up to one of `anchors`.
+///
+/// # Errors
+/// [`PeerError`]: the connection is to be refused.
+pub fn peer_identity(
+    chain: &[CertificateDer<'_>],
+    anchors: &[CertificateDer<'_>],
+) -> Result<PeerIdentity, PeerError> {
+    let (leaf, rest) = chain.split_first().ok_or(PeerError::NoCertificate)?;
+    let candidates = rest.iter().chain(anchors).map(AsRef::as_ref);
+    let issuer = issuer_key(leaf, candidates, &AwsLc)?;
+    Ok(PeerIdentity::from_der(leaf, issuer)?)
+}
