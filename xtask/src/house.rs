@@ -1,0 +1,137 @@
+//! Checks of the house that neither the compiler nor clippy makes.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use crate::stage::root;
+
+/// Which crates of the house a crate may use; arrows go down only (ARCHITECTURE.md, "Crates").
+const ARROWS: &[(&str, &[&str])] = &[
+    ("gose-proto", &[]),
+    ("gose-element", &["gose-proto"]),
+    ("gose-card", &["gose-proto", "gose-element"]),
+    ("gose-client", &["gose-proto", "gose-element"]),
+    ("gose-testkit", &["gose-proto", "gose-element", "gose-card"]),
+    ("gosed", &["gose-proto", "gose-element", "gose-card", "gose-client", "gose-testkit"]),
+    ("gose", &["gose-proto", "gose-element", "gose-client"]),
+    ("gose-bench", &["gose-proto", "gose-element", "gose-card", "gose-client", "gosed"]),
+];
+
+/// Crates in which clippy forbids clocks and I/O.
+const PURE: &[&str] = &["gose-proto", "gose-card"];
+
+/// Words that say a thing is not done, or a test does not run.
+const UNDONE: &[&str] = &["todo!(", "unimplemented!(", "#[ignore", "FIXME", "dbg!("];
+
+pub(crate) fn check() -> Result<String, String> {
+    let mut faults = Vec::new();
+    for (name, allowed) in ARROWS {
+        arrows(name, allowed, &mut faults);
+    }
+    crates_are_known(&mut faults);
+    for name in PURE {
+        if !root().join(format!("crates/{name}/clippy.toml")).exists() {
+            faults.push(format!("crates/{name}/clippy.toml is gone: nothing keeps the crate pure"));
+        }
+    }
+    let sources = sources();
+    for path in &sources {
+        source(path, &mut faults);
+    }
+    documents(&mut faults);
+    if faults.is_empty() {
+        Ok(format!("{} source files, {} crates", sources.len(), ARROWS.len()))
+    } else {
+        Err(faults.join("\n            "))
+    }
+}
+
+fn read(path: &Path) -> String {
+    fs::read_to_string(path).unwrap_or_default()
+}
+
+fn arrows(name: &str, allowed: &[&str], faults: &mut Vec<String>) {
+    let manifest = read(&root().join(format!("crates/{name}/Cargo.toml")));
+    if manifest.is_empty() {
+        faults.push(format!("crates/{name}/Cargo.toml cannot be read"));
+    }
+    let mut test_only = false;
+    for line in manifest.lines() {
+        if line.starts_with('[') {
+            test_only = line.contains("dev-dependencies");
+        }
+        let used = line.split(['.', ' ', '=']).next().unwrap_or_default();
+        let of_the_house = used.starts_with("gose") && used != name;
+        if of_the_house && !test_only && !allowed.contains(&used) {
+            faults.push(format!("{name} uses {used}: that arrow goes up"));
+        }
+        if used == "gose-testkit" && !test_only {
+            faults.push(format!("{name} uses gose-testkit outside its tests"));
+        }
+        if used == "tokio" && !test_only && !matches!(name, "gosed" | "gose-bench") {
+            faults.push(format!("{name} uses tokio: only gosed and gose-bench may"));
+        }
+    }
+}
+
+fn crates_are_known(faults: &mut Vec<String>) {
+    for entry in fs::read_dir(root().join("crates")).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if ARROWS.iter().all(|(known, _)| *known != name) {
+            faults.push(format!("crates/{name} is not in xtask's list of crates and arrows"));
+        }
+        let has_root = ["src/lib.rs", "src/main.rs"].iter().any(|root_file| {
+            read(&entry.path().join(root_file)).contains("#![forbid(unsafe_code)]")
+        });
+        if !has_root {
+            faults.push(format!("crates/{name} does not forbid unsafe code"));
+        }
+    }
+}
+
+fn sources() -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![root().join("crates"), root().join("fuzz/fuzz_targets")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                found.push(path);
+            }
+        }
+    }
+    found
+}
+
+fn source(path: &Path, faults: &mut Vec<String>) {
+    for (number, line) in read(path).lines().enumerate() {
+        for word in UNDONE {
+            if line.contains(word) {
+                faults.push(format!("{}:{}: {word}", path.display(), number + 1));
+            }
+        }
+    }
+}
+
+/// Every path of this repository that a document names in backquotes exists.
+fn documents(faults: &mut Vec<String>) {
+    for document in ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md"] {
+        let text = read(&root().join(document));
+        if text.is_empty() {
+            faults.push(format!("{document} is missing"));
+        }
+        for quoted in text.split('`').skip(1).step_by(2) {
+            let is_path = ["crates/", "docs/", "fuzz/", "xtask/", "interop/", "examples/"]
+                .iter()
+                .any(|folder| quoted.starts_with(folder));
+            let plain = !quoted.contains([' ', '*', '<', '{']);
+            if is_path && plain && !root().join(quoted.trim_end_matches('/')).exists() {
+                faults.push(format!("{document} names {quoted}, which is not there"));
+            }
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! Stages that are one tool each.
+
+use std::process::Command;
+
+use crate::stage::{cargo, has, need, root, succeed};
+
+type Proof = Result<String, String>;
+
+pub(crate) fn format() -> Proof {
+    succeed(cargo().args(["fmt", "--all", "--", "--check"]))
+        .map_err(|error| format!("{error}; run `cargo fmt --all`"))?;
+    Ok(String::new())
+}
+
+pub(crate) fn lints() -> Proof {
+    succeed(cargo().args(["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
+    Ok(String::new())
+}
+
+pub(crate) fn tests() -> Proof {
+    // The daemon tests talk to a foreign TLS client.
+    need("openssl", "openssl")?;
+    succeed(cargo().args(["test", "--quiet", "--workspace"]))?;
+    Ok(String::new())
+}
+
+pub(crate) fn docs() -> Proof {
+    let mut doc = cargo();
+    doc.env("RUSTDOCFLAGS", "-D warnings").args(["doc", "--quiet", "--workspace", "--no-deps"]);
+    succeed(&mut doc)?;
+    Ok(String::new())
+}
+
+/// Licences, bans and sources; advisories need a clone of their database, which is not part of this run.
+pub(crate) fn deny() -> Proof {
+    if !has("cargo-deny") {
+        println!("    building cargo-deny (some minutes, once a machine)");
+        succeed(cargo().args(["install", "--quiet", "--locked", "cargo-deny@0.20.2"]))?;
+    }
+    succeed(Command::new("cargo").current_dir(root()).args(["deny", "check", "licenses", "bans", "sources"]))?;
+    Ok("advisories: run `cargo deny check advisories` where the network reaches them".into())
+}
+
+pub(crate) fn kill() -> Proof {
+    let mut test = cargo();
+    test.env("GOSE_KILLS", "1000").args([
+        "test", "--release", "--package", "gosed", "--test", "kill", "--", "--nocapture",
+    ]);
+    succeed(&mut test)?;
+    Ok(String::new())
+}
