@@ -1,8 +1,11 @@
 //! The joint for whatever holds private keys: software, a TPM 2.0, a PKCS#11 HSM.
 
+mod software;
+
 use std::{fmt, sync::Arc};
 
 pub use gose_element::{Algorithm, Scheme};
+pub use software::SoftwareKeyStore;
 use zeroize::Zeroizing;
 
 /// A private key, wherever it lives. Calls are synchronous; a store that may block runs its card on a

@@ -1,1 +1,3 @@
 //! How a host drives the applications on an element.
+
+pub mod piv;
