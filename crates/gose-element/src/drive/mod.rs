@@ -1,3 +1,4 @@
 //! How a host drives the applications on an element.
 
+pub mod eap_tls;
 pub mod piv;
