@@ -1,6 +1,9 @@
 //! The joint: whatever answers APDUs.
 
-use gose_proto::apdu::{Response, StatusWord};
+use gose_proto::{
+    apdu::{Response, StatusWord},
+    racs::Failure,
+};
 
 use crate::{Atr, Outcome, Outcomes, Script, Step};
 
@@ -132,6 +135,44 @@ pub enum ElementError {
     Storage(String),
 }
 
+/// What a RACS server tells of an error (one place for all of them).
+impl From<&ElementError> for Failure {
+    fn from(error: &ElementError) -> Self {
+        match error {
+            ElementError::Absent => Self::Absent,
+            ElementError::Mute => Self::Mute,
+            ElementError::Timeout(_) => Self::Timeout,
+            ElementError::Transport(_) => Self::Transport,
+            ElementError::OutcomeUnknown => Self::OutcomeUnknown,
+            ElementError::AnswerTooLong => Self::AnswerTooLong,
+            ElementError::Malformed(_) => Self::Unsupported,
+            ElementError::Refused => Self::Unauthorised,
+            ElementError::InUse => Self::InUse,
+            ElementError::Storage(_) => Self::Internal,
+        }
+    }
+}
+
+/// What a RACS client makes of a failure that a server tells.
+impl From<Failure> for ElementError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Absent => Self::Absent,
+            Failure::Mute => Self::Mute,
+            // What a server of this version waits.
+            Failure::Timeout => Self::Timeout(60),
+            Failure::OutcomeUnknown => Self::OutcomeUnknown,
+            Failure::AnswerTooLong => Self::AnswerTooLong,
+            Failure::Unsupported => Self::Malformed(failure.sentence().into()),
+            Failure::Unauthorised | Failure::Forbidden => Self::Refused,
+            Failure::InUse => Self::InUse,
+            Failure::Transport | Failure::Illegal | Failure::Internal => {
+                Self::Transport(format!("the remote grid says: {}", failure.sentence()))
+            }
+        }
+    }
+}
+
 /// The status word for a refusal that a host must give in an element's place.
 #[must_use]
 pub fn refused() -> Response {
@@ -243,6 +284,38 @@ mod tests {
         );
         // without CONTINUE any status word is a success
         check(step("00A40400"), &["6A82"], &["00A40400"], "", 0x6A82, true);
+    }
+
+    #[test]
+    fn errors_keep_their_meaning_over_the_wire() {
+        let errors = [
+            (ElementError::Absent, "no element in the slot"),
+            (ElementError::Mute, "the element is mute"),
+            (ElementError::Timeout(60), "no answer in time"),
+            (
+                ElementError::OutcomeUnknown,
+                "line broke after the command was sent, outcome unknown",
+            ),
+            (ElementError::AnswerTooLong, "answer too long"),
+            (ElementError::Refused, "unknown or unauthorised SEID"),
+            (ElementError::InUse, "in use by another session"),
+        ];
+        for (error, sentence) in errors {
+            let failure = Failure::from(&error);
+            assert_eq!(failure.sentence(), sentence);
+            assert_eq!(ElementError::from(failure), error);
+        }
+        let causes = [
+            ElementError::Transport("secret cause".into()),
+            ElementError::Malformed("secret cause".into()),
+            ElementError::Storage("secret cause".into()),
+        ];
+        for error in causes {
+            let failure = Failure::from(&error);
+            let text = ElementError::from(failure).to_string();
+            assert!(!text.contains("secret"), "{text}");
+            assert!(text.contains(failure.sentence()), "{text}");
+        }
     }
 
     #[test]

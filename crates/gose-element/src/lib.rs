@@ -6,11 +6,14 @@ pub mod atr;
 pub mod drive;
 pub mod element;
 pub mod outcomes;
-pub mod seid;
+pub mod slot;
 
 pub use algorithm::{Algorithm, Scheme};
 pub use atr::Atr;
 pub use element::{ElementError, SecureElement};
-pub use gose_proto::racs::script::{self, Fetch, Outcome, Script, Step};
+pub use gose_proto::racs::{
+    Seid, SeidError,
+    script::{self, Fetch, Outcome, Script, Step},
+};
 pub use outcomes::Outcomes;
-pub use seid::{Seid, SlotId};
+pub use slot::SlotId;

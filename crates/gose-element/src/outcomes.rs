@@ -1,5 +1,7 @@
 //! What a script came to on an element.
 
+use gose_proto::racs::{Completion, Failure};
+
 use crate::{ElementError, Outcome};
 
 /// What a script came to: one outcome a step that ran, in order.
@@ -27,5 +29,15 @@ impl Outcomes {
         self.failed.is_none()
             && self.done.len() == steps
             && self.done.iter().flatten().all(|outcome| outcome.expected)
+    }
+}
+
+/// The answer of a RACS server.
+impl From<Outcomes> for Completion {
+    fn from(outcomes: Outcomes) -> Self {
+        Self::Apdus {
+            failed: outcomes.failed.as_ref().map(Failure::from),
+            done: outcomes.done,
+        }
     }
 }

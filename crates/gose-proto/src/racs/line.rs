@@ -1,0 +1,301 @@
+//! Lines of a request (the grammar of draft-urien-core-racs-02 to -15): any bytes give a value or an
+//! error that has a status code.
+
+use zeroize::Zeroizing;
+
+use super::{
+    Class, Code, MAX_ID, Seid, Verb,
+    script::{Fetch, GET_RESPONSE, Step},
+};
+use crate::{
+    apdu::{CommandRef, StatusWord},
+    hex,
+};
+
+/// Bytes of the longest command APDU: an extended command of 65,535 data bytes with its Le field.
+pub const MAX_APDU: usize = 65_544;
+
+/// A line that a client sends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Line<'a> {
+    /// `BEGIN [id]`
+    Begin(Option<&'a str>),
+    /// A command, and whether its status line is kept whatever follows (`APPEND`).
+    Command(Command<'a>, bool),
+    /// `END`
+    End,
+}
+
+/// A command, in the order of the status codes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command<'a> {
+    /// `GET-VERSION`
+    GetVersion,
+    /// `SET-VERSION major.minor`
+    SetVersion(&'a str),
+    /// `LIST`
+    List,
+    /// `RESET seid [WARM]`
+    Reset(Seid, bool),
+    /// `APDU seid hex options`; the step's `append` tells the line's APPEND.
+    Apdu(Seid, Step),
+    /// `SHUTDOWN seid`
+    Shutdown(Seid),
+    /// `POWERON seid`
+    PowerOn(Seid),
+    /// `ECHO token`
+    Echo(&'a str),
+    /// `SEN …`, which this version does not implement.
+    Sen,
+    /// `GET-SEN …`, which this version does not implement.
+    GetSen,
+}
+
+/// Why bytes are not a line of the grammar. The text is what the peer sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum LineError {
+    /// A byte that is neither printable ASCII nor a space.
+    #[error("byte outside printable ASCII")]
+    Byte,
+    /// The first word names no command.
+    #[error("unknown command")]
+    UnknownCommand,
+    /// The request identifier has more than 64 characters.
+    #[error("request identifier longer than 64 characters")]
+    IdTooLong,
+    /// BEGIN takes one identifier at most, and no APPEND.
+    #[error("BEGIN takes one identifier at most")]
+    Begin,
+    /// END takes nothing.
+    #[error("END takes no parameter")]
+    End,
+    /// A parameter is missing.
+    #[error("missing parameter")]
+    Missing(Verb),
+    /// More parameters than the command takes.
+    #[error("too many parameters")]
+    TooMany(Verb),
+    /// The second word has not the form of a SEID.
+    #[error("malformed SEID")]
+    Seid(Verb),
+    /// The version has not the form 1*DIGIT "." 1*DIGIT.
+    #[error("malformed version")]
+    Version,
+    /// The word after the SEID of RESET is not WARM.
+    #[error("unsupported parameter")]
+    ResetMode,
+    /// A parameter after the APDU that is none of CONTINUE, MORE, FETCH.
+    #[error("unsupported parameter")]
+    Option,
+    /// The value of CONTINUE, MORE or FETCH is not of its length, or is given twice.
+    #[error("malformed value of CONTINUE, MORE or FETCH")]
+    OptionValue,
+    /// The APDU is not an even number of hexadecimal digits.
+    #[error("malformed hexadecimal")]
+    Hex,
+    /// The APDU is shorter than 4 bytes, longer than 65,544, or its lengths contradict each other.
+    #[error("malformed APDU")]
+    Apdu,
+}
+
+impl LineError {
+    /// The status header of the error.
+    #[must_use]
+    pub const fn code(self) -> Code {
+        match self {
+            Self::Byte | Self::End => Code::new(Class::Syntax, Verb::NONE),
+            Self::UnknownCommand => Code::new(Class::UnknownCommand, Verb::NONE),
+            Self::IdTooLong => Code::new(Class::Illegal, Verb::GET_VERSION),
+            Self::Begin => Code::new(Class::Syntax, Verb::BEGIN),
+            Self::Missing(verb) | Self::TooMany(verb) | Self::Seid(verb) => {
+                Code::new(Class::Syntax, verb)
+            }
+            Self::Version => Code::new(Class::Syntax, Verb::SET_VERSION),
+            Self::ResetMode => Code::new(Class::Value, Verb::RESET),
+            Self::Option => Code::new(Class::Value, Verb::APDU),
+            Self::OptionValue | Self::Hex | Self::Apdu => Code::new(Class::Syntax, Verb::APDU),
+        }
+    }
+
+    /// Whether the session closes after the response.
+    #[must_use]
+    pub const fn is_fatal(self) -> bool {
+        matches!(self, Self::Byte | Self::IdTooLong)
+    }
+}
+
+impl<'a> Line<'a> {
+    /// Reads one line, without its end. Spaces at its end are ignored.
+    ///
+    /// # Errors
+    /// [`LineError`], which has a status code.
+    pub fn parse(line: &'a [u8]) -> Result<Self, LineError> {
+        if !line.iter().all(|b| (0x20..0x7F).contains(b)) {
+            return Err(LineError::Byte);
+        }
+        let text = std::str::from_utf8(line).map_err(|_| LineError::Byte)?;
+        let text = text.trim_end_matches(' ');
+        let (text, append) = match text.strip_suffix(" APPEND") {
+            Some(rest) => (rest.trim_end_matches(' '), true),
+            None => (text, false),
+        };
+        let (word, rest) = text.split_once(' ').unwrap_or((text, ""));
+        match word {
+            "BEGIN" => Self::begin(rest, append),
+            "END" if rest.is_empty() && !append => Ok(Self::End),
+            "END" => Err(LineError::End),
+            _ => Command::parse(word, rest, append).map(|command| Self::Command(command, append)),
+        }
+    }
+
+    fn begin(rest: &'a str, append: bool) -> Result<Self, LineError> {
+        let mut words = Words(rest);
+        let id = words.next();
+        if id.is_some_and(|id| id.len() > MAX_ID) {
+            return Err(LineError::IdTooLong);
+        }
+        if append || words.next().is_some() {
+            return Err(LineError::Begin);
+        }
+        Ok(Self::Begin(id))
+    }
+
+    /// Whether a line ends a request, well-formed or not.
+    pub(super) fn is_end(line: &[u8]) -> bool {
+        line.strip_prefix(b"END")
+            .is_some_and(|rest| rest.first().is_none_or(|&byte| byte == b' '))
+    }
+
+    /// Whether a line is an APDU command for this element, as far as its first two words tell.
+    pub(super) fn is_apdu_for(line: &[u8], seid: &Seid) -> bool {
+        line.strip_prefix(b"APDU ")
+            .and_then(|rest| rest.trim_ascii_start().strip_prefix(seid.as_bytes()))
+            .is_some_and(|rest| rest.first() == Some(&b' '))
+    }
+}
+
+impl<'a> Command<'a> {
+    fn parse(word: &str, rest: &'a str, append: bool) -> Result<Self, LineError> {
+        let mut words = Words(rest);
+        let (command, verb) = match word {
+            "APDU" => (apdu(&mut words, append)?, Verb::APDU),
+            "ECHO" => {
+                let token = words.next().ok_or(LineError::Missing(Verb::ECHO))?;
+                (Self::Echo(token), Verb::ECHO)
+            }
+            "GET-SEN" => return Ok(Self::GetSen),
+            "GET-VERSION" => (Self::GetVersion, Verb::GET_VERSION),
+            "LIST" => (Self::List, Verb::LIST),
+            "POWERON" => (
+                Self::PowerOn(seid(&mut words, Verb::POWERON)?),
+                Verb::POWERON,
+            ),
+            "RESET" => {
+                let seid = seid(&mut words, Verb::RESET)?;
+                (Self::Reset(seid, warm(&mut words)?), Verb::RESET)
+            }
+            "SEN" => return Ok(Self::Sen),
+            "SET-VERSION" => (Self::SetVersion(version(&mut words)?), Verb::SET_VERSION),
+            "SHUTDOWN" => (
+                Self::Shutdown(seid(&mut words, Verb::SHUTDOWN)?),
+                Verb::SHUTDOWN,
+            ),
+            _ => return Err(LineError::UnknownCommand),
+        };
+        match words.next() {
+            Some(_) => Err(LineError::TooMany(verb)),
+            None => Ok(command),
+        }
+    }
+}
+
+/// Words between runs of spaces.
+struct Words<'a>(&'a str);
+
+impl<'a> Iterator for Words<'a> {
+    type Item = &'a str;
+
+    fn next(&mut self) -> Option<&'a str> {
+        let text = self.0.trim_start_matches(' ');
+        if text.is_empty() {
+            return None;
+        }
+        let (word, rest) = text.split_once(' ').unwrap_or((text, ""));
+        self.0 = rest;
+        Some(word)
+    }
+}
+
+fn seid(words: &mut Words<'_>, verb: Verb) -> Result<Seid, LineError> {
+    let word = words.next().ok_or(LineError::Missing(verb))?;
+    word.parse().map_err(|_| LineError::Seid(verb))
+}
+
+fn warm(words: &mut Words<'_>) -> Result<bool, LineError> {
+    match words.next() {
+        None => Ok(false),
+        Some("WARM") => Ok(true),
+        Some(_) => Err(LineError::ResetMode),
+    }
+}
+
+fn version<'a>(words: &mut Words<'a>) -> Result<&'a str, LineError> {
+    let word = words.next().ok_or(LineError::Missing(Verb::SET_VERSION))?;
+    let number = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+    match word.split_once('.') {
+        Some((major, minor)) if number(major) && number(minor) => Ok(word),
+        _ => Err(LineError::Version),
+    }
+}
+
+fn apdu<'a>(words: &mut Words<'_>, append: bool) -> Result<Command<'a>, LineError> {
+    let seid = seid(words, Verb::APDU)?;
+    let digits = words.next().ok_or(LineError::Missing(Verb::APDU))?;
+    if digits.len() > 2 * MAX_APDU {
+        return Err(LineError::Apdu);
+    }
+    let mut bytes = Zeroizing::new(Vec::with_capacity(digits.len() / 2));
+    hex::decode_into(digits.as_bytes(), &mut bytes).map_err(|_| LineError::Hex)?;
+    CommandRef::parse(&bytes).map_err(|_| LineError::Apdu)?;
+    let mut step = Step {
+        apdu: bytes,
+        expect: None,
+        more: None,
+        fetch: GET_RESPONSE,
+        append,
+    };
+    options(words, &mut step)?;
+    Ok(Command::Apdu(seid, step))
+}
+
+fn options(words: &mut Words<'_>, step: &mut Step) -> Result<(), LineError> {
+    let mut fetch: Option<Fetch> = None;
+    for word in words {
+        let (name, value) = word.split_once('=').ok_or(LineError::Option)?;
+        let repeated = match name {
+            "CONTINUE" => step
+                .expect
+                .replace(StatusWord::from(digits::<2>(value)?))
+                .is_some(),
+            "MORE" => step.more.replace(digits::<1>(value)?[0]).is_some(),
+            "FETCH" => fetch.replace(digits::<4>(value)?).is_some(),
+            _ => return Err(LineError::Option),
+        };
+        if repeated {
+            return Err(LineError::OptionValue);
+        }
+    }
+    step.fetch = fetch.unwrap_or(GET_RESPONSE);
+    Ok(())
+}
+
+fn digits<const N: usize>(value: &str) -> Result<[u8; N], LineError> {
+    if value.len() != 2 * N {
+        return Err(LineError::OptionValue);
+    }
+    let bytes = hex::decode(value).map_err(|_| LineError::OptionValue)?;
+    bytes.try_into().map_err(|_| LineError::OptionValue)
+}
+
+#[cfg(test)]
+mod tests;
