@@ -1,8 +1,11 @@
 //! The parts of an X.509 certificate that GoSE decides on (RFC 5280, 4.1).
 
-use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+use x509_parser::{
+    oid_registry::OID_X509_EXT_EXTENDED_KEY_USAGE,
+    prelude::{ExtendedKeyUsage, FromDer, GeneralName, KeyUsage, ParsedExtension, X509Certificate},
+};
 
-use super::SpiffeId;
+use super::{Crypto, SpiffeId};
 use crate::apdu::tlv::Reader;
 
 /// A certificate, read as far as GoSE needs it. Nothing in it is checked but its form.
@@ -41,8 +44,8 @@ impl<'a> Certificate<'a> {
     /// # Errors
     /// [`CertificateError::Unreadable`].
     pub fn parse(der: &'a [u8]) -> Result<Self, CertificateError> {
-        match X509Certificate::from_der(der) {
-            Ok(([], x509)) => Ok(Self { x509, der }),
+        match (X509Certificate::from_der(der), algorithm_of(der)) {
+            (Ok(([], x509)), Some(_)) => Ok(Self { x509, der }),
             _ => Err(CertificateError::Unreadable),
         }
     }
@@ -138,9 +141,68 @@ impl<'a> Certificate<'a> {
         )
     }
 
+    /// How many CAs may follow below it, if it says so (RFC 5280, 4.2.1.9).
+    #[must_use]
+    pub fn path_len(&self) -> Option<u32> {
+        let constraints = self.x509.basic_constraints().ok()??;
+        constraints.value.path_len_constraint
+    }
+
+    /// The bits of keyUsage; nothing if the extension is absent or unreadable.
+    pub(super) fn key_usage(&self) -> Option<&KeyUsage> {
+        Some(self.x509.key_usage().ok()??.value)
+    }
+
+    /// The purposes of extKeyUsage; nothing if the extension is absent or unreadable.
+    pub(super) fn extended_key_usage(&self) -> Option<&ExtendedKeyUsage<'_>> {
+        Some(self.x509.extended_key_usage().ok()??.value)
+    }
+
+    /// Whether it has the extension at all, readable or not.
+    pub(super) fn has_extended_key_usage(&self) -> bool {
+        let mut extensions = self.x509.iter_extensions();
+        extensions.any(|extension| extension.oid == OID_X509_EXT_EXTENDED_KEY_USAGE)
+    }
+
+    /// Whether a critical extension is one that nobody here understands, or is malformed.
+    pub(super) fn has_unknown_critical(&self) -> bool {
+        let known = |extension: &ParsedExtension<'_>| {
+            matches!(
+                extension,
+                ParsedExtension::KeyUsage(_)
+                    | ParsedExtension::BasicConstraints(_)
+                    | ParsedExtension::ExtendedKeyUsage(_)
+                    | ParsedExtension::SubjectAlternativeName(_)
+            )
+        };
+        let mut extensions = self.x509.iter_extensions();
+        extensions.any(|extension| extension.critical && !known(extension.parsed_extension()))
+    }
+
+    /// The value of the one extension with these content octets of its object identifier, and whether it
+    /// is critical; nothing if there are none or several.
+    pub(super) fn extension(&self, oid: &[u8]) -> Option<(&'a [u8], bool)> {
+        let mut found = self
+            .x509
+            .iter_extensions()
+            .filter(|extension| extension.oid.as_bytes() == oid);
+        let extension = found.next()?;
+        found
+            .next()
+            .is_none()
+            .then_some((extension.value, extension.critical))
+    }
+
+    /// Whether `key` verifies the signature on it.
+    #[must_use]
+    pub fn is_signed_by(&self, key: &[u8], crypto: &dyn Crypto) -> bool {
+        self.signed()
+            .is_some_and(|it| crypto.verifies(key, it.algorithm, it.message, it.signature))
+    }
+
     /// The signed part, the algorithm and the signature; nothing if the two places that name the algorithm
     /// differ (RFC 5280, 4.1.1.2).
-    pub(super) fn signed(&self) -> Option<Signed<'_>> {
+    fn signed(&self) -> Option<Signed<'_>> {
         let named_twice = self.x509.signature_algorithm == self.x509.tbs_certificate.signature;
         named_twice.then_some(())?;
         Some(Signed {
@@ -152,16 +214,26 @@ impl<'a> Certificate<'a> {
 }
 
 /// What an issuer signed.
-pub(super) struct Signed<'a> {
-    pub(super) message: &'a [u8],
+struct Signed<'a> {
+    message: &'a [u8],
     /// Content of the AlgorithmIdentifier.
-    pub(super) algorithm: &'a [u8],
-    pub(super) signature: &'a [u8],
+    algorithm: &'a [u8],
+    signature: &'a [u8],
 }
 
-/// The content of the outer AlgorithmIdentifier: object identifier and parameters.
+/// The content of the outer AlgorithmIdentifier: object identifier and parameters. Nothing unless the
+/// outermost tags are exactly those of RFC 5280, 4.1 (the signature does not cover them).
 fn algorithm_of(der: &[u8]) -> Option<&[u8]> {
     let certificate = Reader::new(der).next()?.ok()?;
-    let algorithm = Reader::new(certificate.value).nth(1)?.ok()?;
-    (algorithm.tag == 0x30).then_some(algorithm.value)
+    let fields: Vec<_> = Reader::new(certificate.value)
+        .collect::<Result<_, _>>()
+        .ok()?;
+    match fields.as_slice() {
+        [tbs, algorithm, signature] => {
+            let tags = [certificate.tag, tbs.tag, algorithm.tag, signature.tag];
+            let whole_octets = signature.value.first() == Some(&0);
+            (tags == [0x30, 0x30, 0x30, 0x03] && whole_octets).then_some(algorithm.value)
+        }
+        _ => None,
+    }
 }

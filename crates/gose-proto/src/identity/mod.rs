@@ -3,16 +3,20 @@
 //! Everything here reads and decides; digests and signature checks come in through [`Crypto`], time as
 //! an argument.
 
+pub mod binding;
 mod certificate;
 mod crypto;
 mod peer;
 mod spiffe;
 #[cfg(test)]
 mod testing;
+pub mod token;
 mod vm;
 
+pub use binding::{Form, VmBinding};
 pub use certificate::{Certificate, CertificateError};
 pub use crypto::{Crypto, KeyHash, KeyHashError};
 pub use peer::{IssuerError, PeerIdentity, issuer_key};
 pub use spiffe::{SpiffeError, SpiffeId, VmName, is_trust_domain};
+pub use token::{Anchor, Generations, Place, TokenError, VerifiedToken, VmAuthToken};
 pub use vm::{HypervisorId, HypervisorIdError, VmId, VmIdError};

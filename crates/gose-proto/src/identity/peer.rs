@@ -85,13 +85,12 @@ pub fn issuer_key<'a>(
     crypto: &dyn Crypto,
 ) -> Result<KeyHash, IssuerError> {
     let leaf = Certificate::parse(leaf)?;
-    let signed = leaf.signed().ok_or(CertificateError::Unreadable)?;
     candidates
         .into_iter()
         .filter_map(|der| Certificate::parse(der).ok())
         .filter(|candidate| candidate.subject() == leaf.issuer())
         .map(|candidate| candidate.public_key())
-        .find(|key| crypto.verifies(key, signed.algorithm, signed.message, signed.signature))
+        .find(|key| leaf.is_signed_by(key, crypto))
         .map(|key| KeyHash::of(key, crypto))
         .ok_or(IssuerError::Unknown)
 }

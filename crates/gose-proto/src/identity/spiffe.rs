@@ -62,6 +62,13 @@ impl SpiffeId {
         &self.text[self.path..]
     }
 
+    /// The hypervisor that it names, if it names one and nothing on it:
+    /// `spiffe://<trust-domain>/hv/<hv-id>`.
+    #[must_use]
+    pub fn hypervisor(&self) -> Option<HypervisorId> {
+        self.path().strip_prefix("/hv/")?.parse().ok()
+    }
+
     /// The virtual machine that it names, if it names one.
     #[must_use]
     pub fn vm(&self) -> Option<VmName> {
@@ -188,6 +195,9 @@ mod tests {
         let name = text.parse::<SpiffeId>().unwrap().vm().unwrap();
         assert_eq!(name.hypervisor.as_str(), "hv-7");
         assert_eq!(name.to_spiffe().unwrap().as_str(), text);
+        let hypervisor: SpiffeId = "spiffe://example.org/hv/hv-7".parse().unwrap();
+        assert_eq!(hypervisor.hypervisor(), Some(name.hypervisor));
+        assert_eq!(text.parse::<SpiffeId>().unwrap().hypervisor(), None);
         for other in [
             "spiffe://example.org",
             "spiffe://example.org/hv/hv-7",
