@@ -3,9 +3,11 @@
 //! Everything here reads and decides; digests and signature checks come in through [`Crypto`], time as
 //! an argument.
 
+pub mod attach;
 pub mod binding;
 mod certificate;
 mod crypto;
+pub mod eap_frames;
 mod peer;
 mod spiffe;
 #[cfg(test)]

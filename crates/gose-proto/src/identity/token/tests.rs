@@ -83,6 +83,8 @@ impl Site {
     }
 }
 
+type Edit = fn(&mut CertificateParams);
+
 /// What a token is made of.
 struct Recipe {
     params: CertificateParams,
@@ -237,7 +239,7 @@ fn no_token_at_all() {
 
 #[test]
 fn profile() {
-    let edits: [(fn(&mut CertificateParams), &str); 6] = [
+    let edits: [(Edit, &str); 6] = [
         (
             |p| p.is_ca = IsCa::Ca(BasicConstraints::Unconstrained),
             "it is a CA",
@@ -338,7 +340,7 @@ fn chains() {
         &[&SITE.hv_ca],
         Err(TokenError::Name),
     );
-    let faults: [(fn(&mut CertificateParams), TokenError); 6] = [
+    let faults: [(Edit, TokenError); 6] = [
         (
             |p| p.is_ca = IsCa::ExplicitNoCa,
             TokenError::Chain("the issuer is not a CA"),

@@ -92,10 +92,7 @@ fn apdus() {
         "APDU SE1 00a40400",
         command(Command::Apdu(se1(), step.clone())),
     );
-    let mut full = step
-        .expect_normal()
-        .collect([0xA0, 0xC0, 0, 0])
-        .append();
+    let mut full = step.expect_normal().collect([0xA0, 0xC0, 0, 0]).append();
     for line in [
         "APDU SE1 00A40400 CONTINUE=9000 MORE=61 FETCH=A0C00000 APPEND",
         "APDU SE1 00A40400 FETCH=a0c00000  MORE=61 CONTINUE=9000 APPEND ",
