@@ -7,11 +7,13 @@
 
 pub mod applet;
 mod card;
+pub mod factory;
 mod hosted;
 pub mod keyring;
 pub mod keystore;
 pub mod nvm;
 pub mod pin;
+pub mod random;
 pub mod timing;
 
 pub use card::{Card, Env, Progress};

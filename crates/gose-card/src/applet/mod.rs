@@ -1,5 +1,7 @@
 //! Card applications.
 
+pub mod piv;
+
 use gose_proto::apdu::{Command, Response};
 
 use crate::{card::Env, pin};
