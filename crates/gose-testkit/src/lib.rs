@@ -1,1 +1,6 @@
 //! World, test PKI, script runners; for tests only.
+#![forbid(unsafe_code)]
+// What cannot be set up fails the test that asked for it.
+#![allow(clippy::unwrap_used)]
+
+pub mod pki;

@@ -1,0 +1,238 @@
+//! The configuration file: one TOML, `version = 1`, read once into real types.
+//!
+//! Unknown keys are refused; units stand in the names; every default is in docs/defaults.md. Files that
+//! the configuration names are read later, by whoever uses them, and all of them by `gosed check`.
+
+mod access;
+mod limits;
+mod slot;
+mod tls;
+mod value;
+
+use std::{
+    collections::HashSet,
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+pub use access::{Aid, AidRule, ByDefault, Caller, Filter, FilterRule, Name, Role, Seids, User};
+pub use limits::Limits;
+pub use slot::{Slot, SlotKind};
+pub use tls::{KeyReference, KeySlot, Secret, Tls, TlsKey};
+pub use value::{Seconds, Text};
+
+/// Everything that a node is told.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Config {
+    /// The form of this file.
+    pub version: Version,
+    /// Where the node listens; without it only the admin socket is served.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listen: Option<Listen>,
+    /// The admin socket.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub admin: Option<Admin>,
+    /// Certificates; needed by `[listen]`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Tls>,
+    /// Where the images of software elements lie.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub store: Option<Store>,
+    /// Bounds and time limits.
+    #[serde(default)]
+    pub limits: Limits,
+    /// Rules for applications on every slot, after the slot's own.
+    #[serde(default, rename = "aid")]
+    pub aids: Vec<AidRule>,
+    /// The slots, in the order of their numbers.
+    #[serde(default, rename = "slot")]
+    pub slots: Vec<Slot>,
+    /// Who may use what; whoever is not here may use nothing.
+    #[serde(default, rename = "user")]
+    pub users: Vec<User>,
+}
+
+/// The form of the configuration file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "u32", into = "u32")]
+pub struct Version;
+
+impl TryFrom<u32> for Version {
+    type Error = String;
+
+    fn try_from(version: u32) -> Result<Self, String> {
+        match version {
+            1 => Ok(Self),
+            other => Err(format!("version {other} is unknown; this program reads version = 1")),
+        }
+    }
+}
+
+impl From<Version> for u32 {
+    fn from(_: Version) -> Self {
+        1
+    }
+}
+
+/// `[listen]`: TLS with client certificates.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Listen {
+    /// Address and port.
+    #[serde(default = "Listen::default_address")]
+    pub address: SocketAddr,
+}
+
+impl Listen {
+    /// RACS's port is not assigned; 7777 is what the reference server's configuration uses.
+    fn default_address() -> SocketAddr {
+        SocketAddr::from(([0, 0, 0, 0], 7777))
+    }
+}
+
+/// `[admin]`: the Unix socket of the daemon's own user.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Admin {
+    /// Path of the socket.
+    #[serde(default = "Admin::default_socket")]
+    pub socket: PathBuf,
+}
+
+impl Admin {
+    fn default_socket() -> PathBuf {
+        "/run/gose/admin.sock".into()
+    }
+}
+
+/// `[store]`: images of software elements.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Store {
+    /// Directory of the images that have no path of their own: `<SEID>.image`.
+    #[serde(default = "Store::default_directory")]
+    pub directory: PathBuf,
+    /// 32 random bytes, raw or as 64 hexadecimal digits; mode 0600.
+    pub master_key_file: PathBuf,
+}
+
+impl Store {
+    fn default_directory() -> PathBuf {
+        "/var/lib/gose".into()
+    }
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read {path}: {cause}")]
+    Read {
+        /// The configuration file.
+        path: PathBuf,
+        /// What the system said.
+        cause: io::Error,
+    },
+    /// The text is not a configuration.
+    #[error("{0}")]
+    Parse(#[from] toml::de::Error),
+    /// Two parts contradict each other.
+    #[error("{0}")]
+    Contradiction(String),
+}
+
+impl Config {
+    /// Reads a file. Relative paths in it are relative to its directory.
+    ///
+    /// # Errors
+    /// [`ConfigError`], with the line and what is allowed there.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|cause| ConfigError::Read {
+            path: path.to_owned(),
+            cause,
+        })?;
+        let mut config = Self::parse(&text)?;
+        config.resolve(path.parent().unwrap_or(Path::new(".")));
+        Ok(config)
+    }
+
+    /// Reads text; paths stay as they are.
+    ///
+    /// # Errors
+    /// [`ConfigError`], with the line and what is allowed there.
+    pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        let config: Self = toml::from_str(text)?;
+        config.consistent()?;
+        Ok(config)
+    }
+
+    /// The configuration with every default written out.
+    #[must_use]
+    pub fn effective(&self) -> String {
+        toml::to_string_pretty(self).unwrap_or_else(|error| format!("# {error}\n"))
+    }
+
+    /// What weakens security, one sentence each.
+    #[must_use]
+    pub fn dangers(&self) -> Vec<&'static str> {
+        let mut dangers = Vec::new();
+        if self.tls.as_ref().is_some_and(|tls| tls.danger_tls12) {
+            dangers.push("danger-tls12: clients may use TLS 1.2 (ECDHE with AEAD only)");
+        }
+        dangers
+    }
+
+    fn consistent(&self) -> Result<(), ConfigError> {
+        let fail = |text: String| Err(ConfigError::Contradiction(text));
+        let mut seen = HashSet::new();
+        for slot in &self.slots {
+            if !seen.insert(&*slot.seid) {
+                return fail(format!("[[slot]] seid = \"{}\" stands twice", *slot.seid));
+            }
+            if slot.needs_store() && self.store.is_none() {
+                return fail(format!(
+                    "[[slot]] {}: a software element needs [store] with master-key-file",
+                    *slot.seid
+                ));
+            }
+        }
+        for user in &self.users {
+            for seid in user.seid.iter().filter_map(Seids::named) {
+                if !seen.contains(seid) {
+                    return fail(format!("[[user]] {}: no [[slot]] has seid = \"{seid}\"", user.name));
+                }
+            }
+        }
+        if self.listen.is_some() && self.tls.is_none() {
+            return fail("[listen] needs [tls]: RACS is never served without TLS".into());
+        }
+        if self.listen.is_none() && self.admin.is_none() {
+            return fail("neither [listen] nor [admin]: nothing would be served".into());
+        }
+        Ok(())
+    }
+
+    fn resolve(&mut self, base: &Path) {
+        let against = |path: &mut PathBuf| *path = base.join(&*path);
+        if let Some(admin) = &mut self.admin {
+            against(&mut admin.socket);
+        }
+        if let Some(store) = &mut self.store {
+            against(&mut store.directory);
+            against(&mut store.master_key_file);
+        }
+        if let Some(tls) = &mut self.tls {
+            tls.paths().into_iter().for_each(against);
+        }
+        for slot in &mut self.slots {
+            slot.path().into_iter().for_each(against);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

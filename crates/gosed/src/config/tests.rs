@@ -1,0 +1,103 @@
+use super::*;
+
+const GOOD: &str = r#"
+version = 1
+[listen]
+address = "127.0.0.1:0"
+[admin]
+socket = "admin.sock"
+[tls]
+certificate-file = "node.pem"
+key = { file = "node.key" }
+client-anchor-files = ["ca.pem"]
+user-anchor-files = ["users.pem"]
+[store]
+master-key-file = "master.key"
+[[aid]]
+aid = "A000000308000010000100"
+allow = ["*"]
+[[slot]]
+seid = "SE1"
+kind = "software"
+timing = "paper-2014"
+[[slot.aid]]
+aid = "A0000000300002FFFFFFFF8931323800"
+allow = ["vm-42", "spiffe://example.org/hv/hv-7"]
+[[slot.aid.filter]]
+user = "vm-42"
+deny = ["00DB0000/00FF0000"]
+[[slot]]
+seid = "SE2"
+kind = "remote"
+node = "grid.example.org:7777"
+[[user]]
+cn = "vm-42"
+seid = ["SE1"]
+[[user]]
+id = "spiffe://example.org/hv/hv-7"
+seid = ["*"]
+role = "admin"
+"#;
+
+#[test]
+fn what_is_read_is_written_and_read_again() {
+    let config = Config::parse(GOOD).unwrap();
+    let effective = config.effective();
+    let again = Config::parse(&effective).unwrap();
+    assert_eq!(again.effective(), effective);
+    assert!(effective.contains("idle-timeout-s = 600"), "{effective}");
+    assert!(config.dangers().is_empty());
+}
+
+/// Replaces a part of the good file and compares the error, which must name the line.
+fn check(part: &str, by: &str, line: Option<usize>, error: &str) {
+    assert!(GOOD.contains(part), "{part}");
+    let text = Config::parse(&GOOD.replacen(part, by, 1)).unwrap_err().to_string();
+    assert!(text.contains(error), "{text}");
+    if let Some(line) = line {
+        assert!(text.contains(&format!("line {line}")), "{text}");
+    }
+}
+
+#[test]
+fn errors_name_the_line_and_what_is_allowed() {
+    check("version = 1", "version = 2", Some(2), "this program reads version = 1");
+    check("address =", "adress =", Some(4), "unknown field `adress`, expected `address`");
+    check("\"127.0.0.1:0\"", "\"here\"", Some(4), "invalid socket address");
+    check("kind = \"software\"", "kind = \"card\"", Some(19), "expected `software` or `remote`");
+    check("kind = \"remote\"\nnode =", "kind = \"remote\"\nimage =", None, "slot \"SE2\": image does not belong");
+    check("paper-2014", "paper", Some(17), "\"paper-2014\" is the only one");
+    check("A000000308000010000100", "A0000003", Some(15), "5 to 16 bytes");
+    check("00DB0000/00FF0000", "00DB0000/000F0000", Some(26), "outside of the mask");
+    check("cn = \"vm-42\"\n", "", Some(31), "either id =");
+    check("seid = \"SE2\"", "seid = \"SE 2\"", Some(28), "a SEID has 1 to 64 characters");
+    check("{ file = \"node.key\" }", "\"node.key\"", Some(9), "key is { file =");
+    check("[store]\nmaster", "[store]\nunknown = 1\nmaster", None, "unknown field `unknown`");
+}
+
+#[test]
+fn contradictions() {
+    check("seid = \"SE2\"", "seid = \"SE1\"", None, "stands twice");
+    check("seid = [\"SE1\"]", "seid = [\"SE3\"]", None, "no [[slot]] has seid = \"SE3\"");
+    check("[store]\nmaster-key-file = \"master.key\"\n", "", None, "needs [store]");
+    let error = Config::parse("version = 1").unwrap_err().to_string();
+    assert!(error.contains("nothing would be served"), "{error}");
+    let error = Config::parse("version = 1\n[listen]").unwrap_err().to_string();
+    assert!(error.contains("needs [tls]"), "{error}");
+}
+
+#[test]
+fn a_setting_that_weakens_security_is_named() {
+    let text = GOOD.replace("[store]", "danger-tls12 = true\n[store]");
+    assert_eq!(Config::parse(&text).unwrap().dangers().len(), 1);
+}
+
+#[test]
+fn relative_paths_are_relative_to_the_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("gosed.toml");
+    std::fs::write(&path, GOOD).unwrap();
+    let config = Config::read(&path).unwrap();
+    assert_eq!(config.tls.unwrap().certificate_file, dir.path().join("node.pem"));
+    assert_eq!(config.store.unwrap().directory, Path::new("/var/lib/gose"));
+}

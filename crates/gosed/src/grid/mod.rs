@@ -1,0 +1,212 @@
+//! The grid engine: slots, and who uses them.
+//!
+//! No APDU reaches an element without a [`Lease`], and only [`Grid::open`] makes one, after policy.
+
+mod firewall;
+mod lease;
+mod peer;
+mod policy;
+mod slot;
+mod worker;
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use gose_element::{ElementError, Seid, SlotId};
+use gose_proto::racs::Failure;
+
+pub use lease::{Lease, PoweredOn, Ran};
+pub use peer::{Eviction, Evictions, Names, Peer, Sid};
+pub use policy::{Plane, Policy};
+pub use slot::{Opener, Runs, Spec};
+
+use slot::Slot;
+
+/// The slots of a node and the policy over them.
+pub struct Grid {
+    table: ArcSwap<Table>,
+    policy: ArcSwap<Policy>,
+    next_sid: AtomicU64,
+    apdu_timeout: Duration,
+}
+
+/// The SlotID/SEID table.
+#[derive(Default)]
+struct Table {
+    /// In the order of the slots.
+    slots: Vec<Arc<Slot>>,
+    by_seid: HashMap<Seid, Arc<Slot>>,
+}
+
+/// Why a peer does not get what it asks for, by blame.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The element is unknown, or this peer may not use it: told apart in the log only.
+    #[error("unknown or unauthorised SEID")]
+    Unauthorised,
+    /// The firewall refuses the APDU.
+    #[error("the firewall refuses the APDU: {0}")]
+    Forbidden(&'static str),
+    /// Another session holds the element.
+    #[error("the element is in use by another session")]
+    InUse,
+    /// The element gave no answer.
+    #[error(transparent)]
+    Element(#[from] ElementError),
+}
+
+impl From<&Refusal> for Failure {
+    fn from(refusal: &Refusal) -> Self {
+        match refusal {
+            Refusal::Unauthorised => Self::Unauthorised,
+            Refusal::Forbidden(_) => Self::Forbidden,
+            Refusal::InUse => Self::InUse,
+            Refusal::Element(error) => failure(error),
+        }
+    }
+}
+
+/// What a RACS peer is told of an element that gave no answer.
+#[must_use]
+pub fn failure(error: &ElementError) -> Failure {
+    match error {
+        ElementError::Absent => Failure::Absent,
+        ElementError::Mute => Failure::Mute,
+        ElementError::Timeout(_) => Failure::Timeout,
+        ElementError::Transport(_) => Failure::Transport,
+        ElementError::OutcomeUnknown => Failure::OutcomeUnknown,
+        ElementError::AnswerTooLong => Failure::AnswerTooLong,
+        ElementError::Malformed(_) => Failure::Unsupported,
+        ElementError::Refused => Failure::Unauthorised,
+        ElementError::InUse => Failure::InUse,
+        ElementError::Storage(_) => Failure::Internal,
+    }
+}
+
+impl Grid {
+    /// A grid of these slots. An element that does not answer an APDU within `apdu_timeout` counts as
+    /// mute, where it runs on a thread of its own.
+    #[must_use]
+    pub fn new(specs: Vec<Spec>, policy: Policy, apdu_timeout: Duration) -> Arc<Self> {
+        let grid = Self {
+            table: ArcSwap::default(),
+            policy: ArcSwap::from_pointee(policy),
+            next_sid: AtomicU64::new(1),
+            apdu_timeout,
+        };
+        grid.replace_slots(specs);
+        Arc::new(grid)
+    }
+
+    /// Changes the slots: one whose SEID and place stay the same keeps its element and its lock; one
+    /// that goes can be used by its holder until the session ends.
+    pub fn replace_slots(&self, specs: Vec<Spec>) {
+        let old = self.table.load();
+        let mut table = Table::default();
+        for (id, spec) in (0..).map(SlotId).zip(specs) {
+            let slot = match old.by_seid.get(&spec.seid) {
+                Some(slot) if slot.is_same_place(&spec) => slot.clone(),
+                _ => Slot::new(id, spec),
+            };
+            table.by_seid.insert(slot.seid().clone(), slot.clone());
+            table.slots.push(slot);
+        }
+        self.table.store(Arc::new(table));
+    }
+
+    /// Changes the policy. Leases that it no longer allows refuse every further APDU; their sessions
+    /// give them up at [`Lease::is_permitted`].
+    pub fn replace_policy(&self, policy: Policy) {
+        self.policy.store(Arc::new(policy));
+    }
+
+    /// A session identifier that was never used in this process.
+    pub fn new_sid(&self) -> Sid {
+        Sid(self.next_sid.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// The elements that a peer may use, in the order of the slots.
+    #[must_use]
+    pub fn list(&self, peer: &Peer) -> Vec<Seid> {
+        let policy = self.policy.load();
+        let table = self.table.load();
+        table
+            .slots
+            .iter()
+            .filter(|slot| policy.plane(&peer.names, slot.seid()).is_some())
+            .map(|slot| slot.seid().clone())
+            .collect()
+    }
+
+    /// The greatest plane that a peer may open on an element; `None` if none, or if there is no such
+    /// element.
+    #[must_use]
+    pub fn plane(&self, peer: &Peer, seid: &str) -> Option<Plane> {
+        let table = self.table.load();
+        let slot = table.by_seid.get(seid)?;
+        self.policy.load().plane(&peer.names, slot.seid())
+    }
+
+    /// Locks an element for the peer's session, if policy allows it and no other session holds it.
+    ///
+    /// # Errors
+    /// [`Refusal`]; an unknown element and a forbidden one give the same.
+    pub fn open(self: &Arc<Self>, peer: &Peer, seid: &str, plane: Plane) -> Result<Lease, Refusal> {
+        let (slot, policy) = self.authorise(peer, seid, plane)?;
+        let access = policy.access(&peer.names, slot.seid(), plane);
+        let element = slot.lock(peer, self.apdu_timeout)?;
+        Ok(Lease::new(self.clone(), peer.clone(), slot, element, access, policy))
+    }
+
+    /// Takes an element away from whoever holds it, waiting at most `patience` until its session gave
+    /// it up. Administrators may (protocol: SHUTDOWN of a foreign lock).
+    ///
+    /// # Errors
+    /// [`Refusal::InUse`] if the peer is not an administrator of the element or the holder does not
+    /// give it up in time; [`Refusal::Unauthorised`].
+    pub async fn evict(&self, peer: &Peer, seid: &str, patience: Duration) -> Result<(), Refusal> {
+        let (slot, _) = self.authorise(peer, seid, Plane::User)?;
+        if !slot.is_held_by_other(peer.sid) {
+            return Ok(());
+        }
+        if self.plane(peer, seid) != Some(Plane::Management) {
+            return Err(Refusal::InUse);
+        }
+        tracing::warn!(peer = %peer, seid, "an administrator takes the element from its holder");
+        slot.evict();
+        tokio::time::timeout(patience, slot.freed())
+            .await
+            .map_err(|_| Refusal::InUse)
+    }
+
+    fn authorise(&self, peer: &Peer, seid: &str, plane: Plane) -> Result<(Arc<Slot>, Arc<Policy>), Refusal> {
+        let policy = self.policy.load_full();
+        let refuse = |reason: &str| {
+            tracing::info!(peer = %peer, seid, ?plane, reason, "refused");
+            Err(Refusal::Unauthorised)
+        };
+        let table = self.table.load();
+        let Some(slot) = table.by_seid.get(seid) else {
+            return refuse("no such element");
+        };
+        match policy.plane(&peer.names, slot.seid()) {
+            Some(allowed) if allowed >= plane => Ok((slot.clone(), policy)),
+            Some(_) => refuse("the role does not reach the management plane"),
+            None => refuse("the policy does not give the element to this peer"),
+        }
+    }
+
+    fn current_policy(&self) -> arc_swap::Guard<Arc<Policy>> {
+        self.policy.load()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,143 @@
+//! Who asks.
+
+use std::{
+    fmt,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use gose_element::Seid;
+use tokio::sync::Notify;
+
+use crate::config::Name;
+
+/// Session identifier: one a TLS session, never used again in the life of the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Sid(pub(super) u64);
+
+impl fmt::Display for Sid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A peer in its session.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    /// The session.
+    pub sid: Sid,
+    /// What policy calls the peer.
+    pub names: Names,
+    /// How the grid reaches the session.
+    pub evictions: Arc<Evictions>,
+}
+
+impl Peer {
+    /// A peer in a new session.
+    #[must_use]
+    pub fn new(sid: Sid, names: Names) -> Self {
+        Self {
+            sid,
+            names,
+            evictions: Arc::default(),
+        }
+    }
+}
+
+/// The names that policy knows a peer by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Names {
+    /// The daemon's own user, on the admin socket.
+    Operator,
+    /// Whoever showed a certificate with these names; only those that count.
+    Certified(Box<[Name]>),
+}
+
+impl Names {
+    /// Whether it is one of these names.
+    #[must_use]
+    pub fn is(&self, name: &Name) -> bool {
+        match self {
+            Self::Operator => false,
+            Self::Certified(names) => names.contains(name),
+        }
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.names {
+            Names::Operator => write!(f, "operator#{}", self.sid),
+            Names::Certified(names) => match names.first() {
+                Some(name) => write!(f, "{name}#{}", self.sid),
+                None => write!(f, "(no name that counts)#{}", self.sid),
+            },
+        }
+    }
+}
+
+/// What a session must give up: elements taken away from it, or everything.
+///
+/// The session waits on [`Evictions::wait`] beside its socket.
+#[derive(Debug, Default)]
+pub struct Evictions {
+    notify: Notify,
+    seids: Mutex<Vec<Seid>>,
+    end: AtomicBool,
+    review: AtomicBool,
+}
+
+/// What a session is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Eviction {
+    /// Give up these elements.
+    Elements(Vec<Seid>),
+    /// Give up what the policy no longer allows.
+    Review,
+    /// End.
+    End,
+}
+
+impl Evictions {
+    /// Waits until there is something to give up. Cancelling loses nothing.
+    pub async fn wait(&self) -> Eviction {
+        loop {
+            if let Some(eviction) = self.take() {
+                return eviction;
+            }
+            self.notify.notified().await;
+        }
+    }
+
+    /// The session is to end: its certificate is no longer good.
+    pub fn end(&self) {
+        self.end.store(true, Ordering::Release);
+        self.notify.notify_one();
+    }
+
+    /// The policy changed.
+    pub fn review(&self) {
+        self.review.store(true, Ordering::Release);
+        self.notify.notify_one();
+    }
+
+    pub(super) fn give_up(&self, seid: Seid) {
+        if let Ok(mut seids) = self.seids.lock() {
+            seids.push(seid);
+        }
+        self.notify.notify_one();
+    }
+
+    fn take(&self) -> Option<Eviction> {
+        if self.end.load(Ordering::Acquire) {
+            return Some(Eviction::End);
+        }
+        if self.review.swap(false, Ordering::AcqRel) {
+            return Some(Eviction::Review);
+        }
+        let seids = std::mem::take(&mut *self.seids.lock().ok()?);
+        (!seids.is_empty()).then_some(Eviction::Elements(seids))
+    }
+}

@@ -1,0 +1,209 @@
+//! A slot: the place of an element, and its lock.
+
+use std::{
+    fmt,
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use gose_element::{ElementError, SecureElement, Seid, SlotId};
+use tokio::sync::Notify;
+
+use super::{Evictions, Peer, Refusal, Sid, worker::Worker};
+
+/// Makes the element of a slot ready; may block where the element runs on a thread of its own.
+pub type Opener = Arc<dyn Fn(&Peer) -> Result<Box<dyn SecureElement>, ElementError> + Send + Sync>;
+
+/// Where an element runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Runs {
+    /// In the task of whoever holds the lease: a software card, which answers in microseconds. The
+    /// element is kept while it is not used.
+    Inline,
+    /// On a thread of its own while it is leased; kept while it is not used: a card that is slow.
+    Thread,
+    /// On a thread of its own, opened for each lease and dropped after it: an element of a remote grid.
+    ThreadEachLease,
+}
+
+/// What is known of a slot.
+#[derive(Clone)]
+pub struct Spec {
+    /// The element's name in the grid.
+    pub seid: Seid,
+    /// Where the element runs.
+    pub runs: Runs,
+    /// Where it is: a slot whose place changes is a new slot.
+    pub place: Box<str>,
+    /// How it is made ready, at its first use or at each.
+    pub open: Opener,
+}
+
+impl Spec {
+    /// A slot whose element lives in an image.
+    #[must_use]
+    pub fn image(seid: Seid, runs: Runs, image: &Path, open: Opener) -> Self {
+        Self {
+            seid,
+            runs,
+            place: image.to_string_lossy().into(),
+            open,
+        }
+    }
+}
+
+impl fmt::Debug for Spec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({:?}) at {}", self.seid, self.runs, self.place)
+    }
+}
+
+/// A slot and its lock.
+pub(super) struct Slot {
+    id: SlotId,
+    spec: Spec,
+    occupancy: Mutex<Occupancy>,
+    freed: Notify,
+}
+
+enum Occupancy {
+    /// Nobody holds the element; it is there if it was opened once and is kept.
+    Free(Option<Box<dyn SecureElement>>),
+    /// A session holds it.
+    Held { sid: Sid, evictions: Arc<Evictions> },
+}
+
+/// A locked element, where it runs. Gives the slot free when dropped.
+pub(super) enum Running {
+    Inline(Inline),
+    Thread(Worker),
+}
+
+/// An element that runs in the task of its holder.
+pub(super) struct Inline {
+    slot: Arc<Slot>,
+    element: Option<Box<dyn SecureElement>>,
+}
+
+impl Slot {
+    pub(super) fn new(id: SlotId, spec: Spec) -> Arc<Self> {
+        Arc::new(Self {
+            id,
+            spec,
+            occupancy: Mutex::new(Occupancy::Free(None)),
+            freed: Notify::new(),
+        })
+    }
+
+    pub(super) fn seid(&self) -> &Seid {
+        &self.spec.seid
+    }
+
+    pub(super) fn id(&self) -> SlotId {
+        self.id
+    }
+
+    pub(super) fn is_same_place(&self, spec: &Spec) -> bool {
+        self.spec.place == spec.place && self.spec.runs == spec.runs
+    }
+
+    /// Locks the slot for a session and brings its element to where it runs.
+    pub(super) fn lock(self: &Arc<Self>, peer: &Peer, timeout: Duration) -> Result<Running, Refusal> {
+        let kept = self.take(peer)?;
+        if self.spec.runs != Runs::Inline {
+            return Ok(Running::Thread(Worker::spawn(self.clone(), kept, peer.clone(), timeout)?));
+        }
+        let opened = match kept {
+            Some(element) => Ok(element),
+            None => self.open(peer),
+        };
+        match opened {
+            Ok(element) => Ok(Running::Inline(Inline {
+                slot: self.clone(),
+                element: Some(element),
+            })),
+            Err(error) => {
+                self.free(None);
+                Err(error.into())
+            }
+        }
+    }
+
+    fn take(&self, peer: &Peer) -> Result<Option<Box<dyn SecureElement>>, Refusal> {
+        let mut occupancy = self.occupancy.lock().unwrap_or_else(PoisonError::into_inner);
+        match &mut *occupancy {
+            Occupancy::Held { sid, .. } => {
+                tracing::info!(peer = %peer, seid = %self.spec.seid, holder = %sid, "refused: in use");
+                Err(Refusal::InUse)
+            }
+            Occupancy::Free(element) => {
+                let element = element.take();
+                *occupancy = Occupancy::Held {
+                    sid: peer.sid,
+                    evictions: peer.evictions.clone(),
+                };
+                Ok(element)
+            }
+        }
+    }
+
+    /// Makes the element ready.
+    pub(super) fn open(&self, peer: &Peer) -> Result<Box<dyn SecureElement>, ElementError> {
+        (self.spec.open)(peer).inspect_err(|error| {
+            tracing::warn!(seid = %self.spec.seid, slot = self.id.0, %error, "the element cannot be opened");
+        })
+    }
+
+    /// Unlocks the slot. The element must be powered down.
+    pub(super) fn free(&self, element: Option<Box<dyn SecureElement>>) {
+        let element = element.filter(|_| self.spec.runs != Runs::ThreadEachLease);
+        *self.occupancy.lock().unwrap_or_else(PoisonError::into_inner) = Occupancy::Free(element);
+        self.freed.notify_waiters();
+    }
+
+    pub(super) fn is_held_by_other(&self, me: Sid) -> bool {
+        let occupancy = self.occupancy.lock().unwrap_or_else(PoisonError::into_inner);
+        matches!(&*occupancy, Occupancy::Held { sid, .. } if *sid != me)
+    }
+
+    /// Asks the holder to give the element up.
+    pub(super) fn evict(&self) {
+        let occupancy = self.occupancy.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Occupancy::Held { evictions, .. } = &*occupancy {
+            evictions.give_up(self.spec.seid.clone());
+        }
+    }
+
+    /// Waits until nobody holds the element.
+    pub(super) async fn freed(&self) {
+        loop {
+            let freed = self.freed.notified();
+            tokio::pin!(freed);
+            freed.as_mut().enable();
+            if matches!(
+                &*self.occupancy.lock().unwrap_or_else(PoisonError::into_inner),
+                Occupancy::Free(_)
+            ) {
+                return;
+            }
+            freed.await;
+        }
+    }
+}
+
+impl Inline {
+    /// The element; there until dropped.
+    pub(super) fn element(&mut self) -> Option<&mut (dyn SecureElement + 'static)> {
+        self.element.as_deref_mut()
+    }
+}
+
+impl Drop for Inline {
+    fn drop(&mut self) {
+        if let Some(element) = &mut self.element {
+            element.power_off();
+        }
+        self.slot.free(self.element.take());
+    }
+}
