@@ -6,11 +6,13 @@ use std::{
 };
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, ExtendedKeyUsagePurpose,
-    IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber,
-    date_time_ymd,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose,
+    RevokedCertParams, SanType, SerialNumber, date_time_ymd,
 };
-use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls_pki_types::{
+    CertificateDer, CertificateRevocationListDer, PrivateKeyDer, PrivatePkcs8KeyDer,
+};
 
 /// An authority: its key signs certificates and revocation lists.
 pub struct Authority {
@@ -230,7 +232,10 @@ impl Leaf {
     /// The chain as PEM.
     #[must_use]
     pub fn chain_pem(&self) -> String {
-        self.chain.iter().map(|der| pem("CERTIFICATE", der)).collect()
+        self.chain
+            .iter()
+            .map(|der| pem("CERTIFICATE", der))
+            .collect()
     }
 
     /// The private key as PEM.
@@ -252,7 +257,9 @@ impl Leaf {
 fn authority_params(common_name: &str) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name = rcgen::DistinguishedName::new();
-    params.distinguished_name.push(DnType::CommonName, common_name);
+    params
+        .distinguished_name
+        .push(DnType::CommonName, common_name);
     params.serial_number = Some(SerialNumber::from(next()));
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
@@ -278,10 +285,17 @@ fn pem(label: &str, der: &[u8]) -> String {
     let mut out = format!("-----BEGIN {label}-----\n");
     for line in der.chunks(48) {
         for group in line.chunks(3) {
-            let word = group.iter().fold(0u32, |word, byte| word << 8 | u32::from(*byte)) << (8 * (3 - group.len()));
+            let word = group
+                .iter()
+                .fold(0u32, |word, byte| word << 8 | u32::from(*byte))
+                << (8 * (3 - group.len()));
             for place in 0..4 {
                 let digit = DIGITS[(word >> (18 - 6 * place)) as usize & 63];
-                out.push(if place <= group.len() { char::from(digit) } else { '=' });
+                out.push(if place <= group.len() {
+                    char::from(digit)
+                } else {
+                    '='
+                });
             }
         }
         out.push('\n');
@@ -320,7 +334,9 @@ mod tests {
         let leaf = lowest.user("a");
         assert_eq!(leaf.chain[1..], [lowest.der(), below.der()]);
         let pem = leaf.chain_pem();
-        let read: Vec<_> = CertificateDer::pem_slice_iter(pem.as_bytes()).map(Result::unwrap).collect();
+        let read: Vec<_> = CertificateDer::pem_slice_iter(pem.as_bytes())
+            .map(Result::unwrap)
+            .collect();
         assert_eq!(read, leaf.chain);
     }
 }

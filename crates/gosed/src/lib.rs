@@ -2,3 +2,14 @@
 #![forbid(unsafe_code)]
 
 pub mod config;
+pub mod grid;
+
+/// Runs what may take more than a millisecond so that other tasks go on meanwhile, where the runtime
+/// allows it.
+fn long_step<T>(step: impl FnOnce() -> T) -> T {
+    use tokio::runtime::{Handle, RuntimeFlavor};
+    match Handle::try_current().map(|handle| handle.runtime_flavor()) {
+        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(step),
+        _ => step(),
+    }
+}

@@ -84,7 +84,10 @@ impl FromStr for Seids {
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
             "*" => Ok(Self::All),
-            seid => seid.parse().map(Self::One).map_err(|error| format!("\"{seid}\": {error}, or *")),
+            seid => seid
+                .parse()
+                .map(Self::One)
+                .map_err(|error| format!("\"{seid}\": {error}, or *")),
         }
     }
 }
@@ -238,7 +241,10 @@ impl FromStr for Aid {
     fn from_str(text: &str) -> Result<Self, String> {
         match hex::decode(text) {
             Ok(bytes) if (5..=16).contains(&bytes.len()) => Ok(Self(bytes.into())),
-            Ok(bytes) => Err(format!("an AID has 5 to 16 bytes, \"{text}\" has {}", bytes.len())),
+            Ok(bytes) => Err(format!(
+                "an AID has 5 to 16 bytes, \"{text}\" has {}",
+                bytes.len()
+            )),
             Err(error) => Err(format!("AID \"{text}\": {error}")),
         }
     }
@@ -278,8 +284,12 @@ impl FromStr for Filter {
             .and_then(|(prefix, mask)| Some((word(prefix)?, word(mask)?)));
         match parsed {
             Some((prefix, mask)) if prefix & !mask == 0 => Ok(Self { prefix, mask }),
-            Some(_) => Err(format!("\"{text}\" forbids nothing: the prefix has bits outside of the mask")),
-            None => Err(format!("\"{text}\" is not prefix/mask of four bytes each, as 00DB0000/00FF0000")),
+            Some(_) => Err(format!(
+                "\"{text}\" forbids nothing: the prefix has bits outside of the mask"
+            )),
+            None => Err(format!(
+                "\"{text}\" is not prefix/mask of four bytes each, as 00DB0000/00FF0000"
+            )),
         }
     }
 }

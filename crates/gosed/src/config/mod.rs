@@ -67,7 +67,9 @@ impl TryFrom<u32> for Version {
     fn try_from(version: u32) -> Result<Self, String> {
         match version {
             1 => Ok(Self),
-            other => Err(format!("version {other} is unknown; this program reads version = 1")),
+            other => Err(format!(
+                "version {other} is unknown; this program reads version = 1"
+            )),
         }
     }
 }
@@ -156,7 +158,7 @@ impl Config {
             cause,
         })?;
         let mut config = Self::parse(&text)?;
-        config.resolve(path.parent().unwrap_or(Path::new(".")));
+        config.resolve(path.parent().unwrap_or_else(|| Path::new(".")));
         Ok(config)
     }
 
@@ -203,7 +205,10 @@ impl Config {
         for user in &self.users {
             for seid in user.seid.iter().filter_map(Seids::named) {
                 if !seen.contains(seid) {
-                    return fail(format!("[[user]] {}: no [[slot]] has seid = \"{seid}\"", user.name));
+                    return fail(format!(
+                        "[[user]] {}: no [[slot]] has seid = \"{seid}\"",
+                        user.name
+                    ));
                 }
             }
         }

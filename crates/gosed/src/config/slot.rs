@@ -112,7 +112,10 @@ impl Slot {
                     node: written
                         .node
                         .ok_or("kind = \"remote\" needs node = \"host:port\"")?,
-                    seid: written.remote_seid.unwrap_or_else(|| written.seid.clone()).0,
+                    seid: written
+                        .remote_seid
+                        .unwrap_or_else(|| written.seid.clone())
+                        .0,
                 }
             }
         };

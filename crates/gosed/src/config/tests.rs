@@ -52,7 +52,9 @@ fn what_is_read_is_written_and_read_again() {
 /// Replaces a part of the good file and compares the error, which must name the line.
 fn check(part: &str, by: &str, line: Option<usize>, error: &str) {
     assert!(GOOD.contains(part), "{part}");
-    let text = Config::parse(&GOOD.replacen(part, by, 1)).unwrap_err().to_string();
+    let text = Config::parse(&GOOD.replacen(part, by, 1))
+        .unwrap_err()
+        .to_string();
     assert!(text.contains(error), "{text}");
     if let Some(line) = line {
         assert!(text.contains(&format!("line {line}")), "{text}");
@@ -61,28 +63,95 @@ fn check(part: &str, by: &str, line: Option<usize>, error: &str) {
 
 #[test]
 fn errors_name_the_line_and_what_is_allowed() {
-    check("version = 1", "version = 2", Some(2), "this program reads version = 1");
-    check("address =", "adress =", Some(4), "unknown field `adress`, expected `address`");
-    check("\"127.0.0.1:0\"", "\"here\"", Some(4), "invalid socket address");
-    check("kind = \"software\"", "kind = \"card\"", Some(19), "expected `software` or `remote`");
-    check("kind = \"remote\"\nnode =", "kind = \"remote\"\nimage =", None, "slot \"SE2\": image does not belong");
-    check("paper-2014", "paper", Some(17), "\"paper-2014\" is the only one");
-    check("A000000308000010000100", "A0000003", Some(15), "5 to 16 bytes");
-    check("00DB0000/00FF0000", "00DB0000/000F0000", Some(26), "outside of the mask");
+    check(
+        "version = 1",
+        "version = 2",
+        Some(2),
+        "this program reads version = 1",
+    );
+    check(
+        "address =",
+        "adress =",
+        Some(4),
+        "unknown field `adress`, expected `address`",
+    );
+    check(
+        "\"127.0.0.1:0\"",
+        "\"here\"",
+        Some(4),
+        "invalid socket address",
+    );
+    check(
+        "kind = \"software\"",
+        "kind = \"card\"",
+        Some(19),
+        "expected `software` or `remote`",
+    );
+    check(
+        "kind = \"remote\"\nnode =",
+        "kind = \"remote\"\nimage =",
+        None,
+        "slot \"SE2\": image does not belong",
+    );
+    check(
+        "paper-2014",
+        "paper",
+        Some(17),
+        "\"paper-2014\" is the only one",
+    );
+    check(
+        "A000000308000010000100",
+        "A0000003",
+        Some(15),
+        "5 to 16 bytes",
+    );
+    check(
+        "00DB0000/00FF0000",
+        "00DB0000/000F0000",
+        Some(26),
+        "outside of the mask",
+    );
     check("cn = \"vm-42\"\n", "", Some(31), "either id =");
-    check("seid = \"SE2\"", "seid = \"SE 2\"", Some(28), "a SEID has 1 to 64 characters");
-    check("{ file = \"node.key\" }", "\"node.key\"", Some(9), "key is { file =");
-    check("[store]\nmaster", "[store]\nunknown = 1\nmaster", None, "unknown field `unknown`");
+    check(
+        "seid = \"SE2\"",
+        "seid = \"SE 2\"",
+        Some(28),
+        "a SEID has 1 to 64 characters",
+    );
+    check(
+        "{ file = \"node.key\" }",
+        "\"node.key\"",
+        Some(9),
+        "key is { file =",
+    );
+    check(
+        "[store]\nmaster",
+        "[store]\nunknown = 1\nmaster",
+        None,
+        "unknown field `unknown`",
+    );
 }
 
 #[test]
 fn contradictions() {
     check("seid = \"SE2\"", "seid = \"SE1\"", None, "stands twice");
-    check("seid = [\"SE1\"]", "seid = [\"SE3\"]", None, "no [[slot]] has seid = \"SE3\"");
-    check("[store]\nmaster-key-file = \"master.key\"\n", "", None, "needs [store]");
+    check(
+        "seid = [\"SE1\"]",
+        "seid = [\"SE3\"]",
+        None,
+        "no [[slot]] has seid = \"SE3\"",
+    );
+    check(
+        "[store]\nmaster-key-file = \"master.key\"\n",
+        "",
+        None,
+        "needs [store]",
+    );
     let error = Config::parse("version = 1").unwrap_err().to_string();
     assert!(error.contains("nothing would be served"), "{error}");
-    let error = Config::parse("version = 1\n[listen]").unwrap_err().to_string();
+    let error = Config::parse("version = 1\n[listen]")
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("needs [tls]"), "{error}");
 }
 
@@ -98,6 +167,9 @@ fn relative_paths_are_relative_to_the_file() {
     let path = dir.path().join("gosed.toml");
     std::fs::write(&path, GOOD).unwrap();
     let config = Config::read(&path).unwrap();
-    assert_eq!(config.tls.unwrap().certificate_file, dir.path().join("node.pem"));
+    assert_eq!(
+        config.tls.unwrap().certificate_file,
+        dir.path().join("node.pem")
+    );
     assert_eq!(config.store.unwrap().directory, Path::new("/var/lib/gose"));
 }

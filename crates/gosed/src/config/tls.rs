@@ -53,7 +53,10 @@ impl Tls {
 
 /// Where a private key is.
 #[derive(Debug, Clone, Deserialize, Serialize)]
-#[serde(untagged, expecting = "key is { file = \"…\" } or { seid = \"…\", slot = \"9A\", pin = \"file:…\" }")]
+#[serde(
+    untagged,
+    expecting = "key is { file = \"…\" } or { seid = \"…\", slot = \"9A\", pin = \"file:…\" }"
+)]
 pub enum TlsKey {
     /// In a PEM file.
     #[serde(rename_all = "kebab-case")]
@@ -88,7 +91,9 @@ impl FromStr for KeySlot {
     fn from_str(text: &str) -> Result<Self, String> {
         match u8::from_str_radix(text, 16) {
             Ok(slot @ (0x9A | 0x9C | 0x9D | 0x9E | 0x82..=0x95)) => Ok(Self(slot)),
-            _ => Err(format!("\"{text}\" is no key slot; 9A, 9C, 9D, 9E or 82 to 95")),
+            _ => Err(format!(
+                "\"{text}\" is no key slot; 9A, 9C, 9D, 9E or 82 to 95"
+            )),
         }
     }
 }

@@ -115,7 +115,7 @@ impl Grid {
                 Some(slot) if slot.is_same_place(&spec) => slot.clone(),
                 _ => Slot::new(id, spec),
             };
-            table.by_seid.insert(slot.seid().clone(), slot.clone());
+            table.by_seid.insert(slot.seid(), slot.clone());
             table.slots.push(slot);
         }
         self.table.store(Arc::new(table));
@@ -141,16 +141,16 @@ impl Grid {
             .slots
             .iter()
             .filter(|slot| policy.plane(&peer.names, slot.seid()).is_some())
-            .map(|slot| slot.seid().clone())
+            .map(|slot| slot.seid())
             .collect()
     }
 
     /// The greatest plane that a peer may open on an element; `None` if none, or if there is no such
     /// element.
     #[must_use]
-    pub fn plane(&self, peer: &Peer, seid: &str) -> Option<Plane> {
+    pub fn plane(&self, peer: &Peer, seid: Seid) -> Option<Plane> {
         let table = self.table.load();
-        let slot = table.by_seid.get(seid)?;
+        let slot = table.by_seid.get(&seid)?;
         self.policy.load().plane(&peer.names, slot.seid())
     }
 
@@ -158,11 +158,17 @@ impl Grid {
     ///
     /// # Errors
     /// [`Refusal`]; an unknown element and a forbidden one give the same.
-    pub fn open(self: &Arc<Self>, peer: &Peer, seid: &str, plane: Plane) -> Result<Lease, Refusal> {
+    pub fn open(self: &Arc<Self>, peer: &Peer, seid: Seid, plane: Plane) -> Result<Lease, Refusal> {
         let (slot, policy) = self.authorise(peer, seid, plane)?;
-        let access = policy.access(&peer.names, slot.seid(), plane);
-        let element = slot.lock(peer, self.apdu_timeout)?;
-        Ok(Lease::new(self.clone(), peer.clone(), slot, element, access, policy))
+        let running = slot.lock(peer, self.apdu_timeout)?;
+        Ok(Lease::new(
+            self.clone(),
+            peer.clone(),
+            plane,
+            slot,
+            running,
+            policy,
+        ))
     }
 
     /// Takes an element away from whoever holds it, waiting at most `patience` until its session gave
@@ -171,29 +177,34 @@ impl Grid {
     /// # Errors
     /// [`Refusal::InUse`] if the peer is not an administrator of the element or the holder does not
     /// give it up in time; [`Refusal::Unauthorised`].
-    pub async fn evict(&self, peer: &Peer, seid: &str, patience: Duration) -> Result<(), Refusal> {
+    pub async fn evict(&self, peer: &Peer, seid: Seid, patience: Duration) -> Result<(), Refusal> {
         let (slot, _) = self.authorise(peer, seid, Plane::User)?;
-        if !slot.is_held_by_other(peer.sid) {
+        let Some(holder) = slot.holder().filter(|holder| *holder != peer.sid) else {
             return Ok(());
-        }
+        };
         if self.plane(peer, seid) != Some(Plane::Management) {
             return Err(Refusal::InUse);
         }
-        tracing::warn!(peer = %peer, seid, "an administrator takes the element from its holder");
+        tracing::warn!(peer = %peer, %seid, %holder, "an administrator takes the element from its holder");
         slot.evict();
-        tokio::time::timeout(patience, slot.freed())
+        tokio::time::timeout(patience, slot.freed_by(holder))
             .await
             .map_err(|_| Refusal::InUse)
     }
 
-    fn authorise(&self, peer: &Peer, seid: &str, plane: Plane) -> Result<(Arc<Slot>, Arc<Policy>), Refusal> {
+    fn authorise(
+        &self,
+        peer: &Peer,
+        seid: Seid,
+        plane: Plane,
+    ) -> Result<(Arc<Slot>, Arc<Policy>), Refusal> {
         let policy = self.policy.load_full();
         let refuse = |reason: &str| {
-            tracing::info!(peer = %peer, seid, ?plane, reason, "refused");
+            tracing::info!(peer = %peer, %seid, ?plane, reason, "refused");
             Err(Refusal::Unauthorised)
         };
         let table = self.table.load();
-        let Some(slot) = table.by_seid.get(seid) else {
+        let Some(slot) = table.by_seid.get(&seid) else {
             return refuse("no such element");
         };
         match policy.plane(&peer.names, slot.seid()) {

@@ -56,7 +56,7 @@ impl Policy {
             let default = slot.default;
             policy
                 .applications
-                .insert(slot.seid.0.clone(), Applications { rules, default });
+                .insert(slot.seid.0, Applications { rules, default });
         }
         policy
     }
@@ -72,7 +72,7 @@ impl Policy {
             match seids {
                 Seids::All => grants.all = grants.all.max(Some(plane)),
                 Seids::One(seid) => {
-                    let granted = grants.seids.entry(seid.clone()).or_insert(plane);
+                    let granted = grants.seids.entry(*seid).or_insert(plane);
                     *granted = plane.max(*granted);
                 }
             }
@@ -81,20 +81,20 @@ impl Policy {
 
     /// The greatest plane on an element for whoever bears these names.
     #[must_use]
-    pub fn plane(&self, names: &Names, seid: &Seid) -> Option<Plane> {
+    pub fn plane(&self, names: &Names, seid: Seid) -> Option<Plane> {
         match names {
             Names::Operator => Some(Plane::Management),
             Names::Certified(names) => names
                 .iter()
                 .filter_map(|name| self.users.get(name))
-                .filter_map(|grants| grants.all.max(grants.seids.get(seid).copied()))
+                .filter_map(|grants| grants.all.max(grants.seids.get(&seid).copied()))
                 .max(),
         }
     }
 
     /// What the firewall lets through to an element.
-    pub(super) fn access(&self, names: &Names, seid: &Seid, plane: Plane) -> Access {
-        let (rules, default) = match self.applications.get(seid) {
+    pub(super) fn access(&self, names: &Names, seid: Seid, plane: Plane) -> Access {
+        let (rules, default) = match self.applications.get(&seid) {
             Some(applications) => (applications.rules.clone(), applications.default),
             None => (self.everywhere.clone(), ByDefault::Deny),
         };

@@ -3,7 +3,7 @@
 use std::{
     fmt,
     path::Path,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -96,12 +96,16 @@ impl Slot {
         })
     }
 
-    pub(super) fn seid(&self) -> &Seid {
-        &self.spec.seid
+    pub(super) fn seid(&self) -> Seid {
+        self.spec.seid
     }
 
     pub(super) fn id(&self) -> SlotId {
         self.id
+    }
+
+    pub(super) fn runs(&self) -> Runs {
+        self.spec.runs
     }
 
     pub(super) fn is_same_place(&self, spec: &Spec) -> bool {
@@ -109,10 +113,19 @@ impl Slot {
     }
 
     /// Locks the slot for a session and brings its element to where it runs.
-    pub(super) fn lock(self: &Arc<Self>, peer: &Peer, timeout: Duration) -> Result<Running, Refusal> {
+    pub(super) fn lock(
+        self: &Arc<Self>,
+        peer: &Peer,
+        timeout: Duration,
+    ) -> Result<Running, Refusal> {
         let kept = self.take(peer)?;
         if self.spec.runs != Runs::Inline {
-            return Ok(Running::Thread(Worker::spawn(self.clone(), kept, peer.clone(), timeout)?));
+            return Ok(Running::Thread(Worker::spawn(
+                self.clone(),
+                kept,
+                peer.clone(),
+                timeout,
+            )?));
         }
         let opened = match kept {
             Some(element) => Ok(element),
@@ -131,7 +144,7 @@ impl Slot {
     }
 
     fn take(&self, peer: &Peer) -> Result<Option<Box<dyn SecureElement>>, Refusal> {
-        let mut occupancy = self.occupancy.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut occupancy = self.occupancy();
         match &mut *occupancy {
             Occupancy::Held { sid, .. } => {
                 tracing::info!(peer = %peer, seid = %self.spec.seid, holder = %sid, "refused: in use");
@@ -158,33 +171,38 @@ impl Slot {
     /// Unlocks the slot. The element must be powered down.
     pub(super) fn free(&self, element: Option<Box<dyn SecureElement>>) {
         let element = element.filter(|_| self.spec.runs != Runs::ThreadEachLease);
-        *self.occupancy.lock().unwrap_or_else(PoisonError::into_inner) = Occupancy::Free(element);
+        *self.occupancy() = Occupancy::Free(element);
         self.freed.notify_waiters();
     }
 
-    pub(super) fn is_held_by_other(&self, me: Sid) -> bool {
-        let occupancy = self.occupancy.lock().unwrap_or_else(PoisonError::into_inner);
-        matches!(&*occupancy, Occupancy::Held { sid, .. } if *sid != me)
+    pub(super) fn holder(&self) -> Option<Sid> {
+        match &*self.occupancy() {
+            Occupancy::Held { sid, .. } => Some(*sid),
+            Occupancy::Free(_) => None,
+        }
+    }
+
+    fn occupancy(&self) -> MutexGuard<'_, Occupancy> {
+        self.occupancy
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Asks the holder to give the element up.
     pub(super) fn evict(&self) {
-        let occupancy = self.occupancy.lock().unwrap_or_else(PoisonError::into_inner);
+        let occupancy = self.occupancy();
         if let Occupancy::Held { evictions, .. } = &*occupancy {
-            evictions.give_up(self.spec.seid.clone());
+            evictions.give_up(self.spec.seid);
         }
     }
 
-    /// Waits until nobody holds the element.
-    pub(super) async fn freed(&self) {
+    /// Waits until this session does not hold the element.
+    pub(super) async fn freed_by(&self, holder: Sid) {
         loop {
             let freed = self.freed.notified();
             tokio::pin!(freed);
             freed.as_mut().enable();
-            if matches!(
-                &*self.occupancy.lock().unwrap_or_else(PoisonError::into_inner),
-                Occupancy::Free(_)
-            ) {
+            if self.holder() != Some(holder) {
                 return;
             }
             freed.await;
@@ -193,9 +211,9 @@ impl Slot {
 }
 
 impl Inline {
-    /// The element; there until dropped.
-    pub(super) fn element(&mut self) -> Option<&mut (dyn SecureElement + 'static)> {
-        self.element.as_deref_mut()
+    /// The element.
+    pub(super) fn element(&mut self) -> Result<&mut (dyn SecureElement + 'static), ElementError> {
+        self.element.as_deref_mut().ok_or(ElementError::Absent)
     }
 }
 

@@ -13,7 +13,10 @@ use gose_element::{Atr, ElementError, Outcomes, Script, SecureElement};
 use gose_proto::apdu::Response;
 use tokio::sync::oneshot;
 
-use super::{Peer, Refusal, slot::Slot};
+use super::{
+    Peer, Refusal,
+    slot::{Runs, Slot},
+};
 
 /// The handle of an element's thread. When it is dropped the thread powers the element down, puts it
 /// back into its slot, unlocks the slot and ends.
@@ -39,10 +42,12 @@ impl Worker {
     ) -> Result<Self, Refusal> {
         let (jobs, inbox) = mpsc::sync_channel(1);
         let progress = Arc::new(AtomicU64::new(0));
-        let spawned = std::thread::Builder::new().name(format!("slot-{}", slot.id().0)).spawn({
-            let (slot, progress) = (slot.clone(), progress.clone());
-            move || work(&slot, kept, &peer, &inbox, progress)
-        });
+        let spawned = std::thread::Builder::new()
+            .name(format!("slot-{}", slot.id().0))
+            .spawn({
+                let (slot, progress) = (slot.clone(), progress.clone());
+                move || work(&slot, kept, &peer, &inbox, progress)
+            });
         match spawned {
             Ok(_) => Ok(Self {
                 jobs,
@@ -78,7 +83,9 @@ impl Worker {
     async fn ask<T>(&self, job: impl FnOnce(oneshot::Sender<T>) -> Job) -> Result<T, ElementError> {
         let (answer, mut wait) = oneshot::channel();
         // A full inbox means that an earlier job outlived its time limit.
-        self.jobs.try_send(job(answer)).map_err(|_| ElementError::Mute)?;
+        self.jobs
+            .try_send(job(answer))
+            .map_err(|_| ElementError::Mute)?;
         let mut seen = self.progress.load(Ordering::Relaxed);
         loop {
             match tokio::time::timeout(self.timeout, &mut wait).await {
@@ -103,15 +110,18 @@ fn work(
     inbox: &mpsc::Receiver<Job>,
     progress: Arc<AtomicU64>,
 ) {
-    let mut element = kept.map_or_else(|| slot.open(peer), Ok).map(|element| Counted {
-        element,
-        progress,
-    });
+    let mut element = kept
+        .map_or_else(|| slot.open(peer), Ok)
+        .map(|element| Counted {
+            element,
+            whole: slot.runs() == Runs::ThreadEachLease,
+            progress,
+        });
     while let Ok(job) = inbox.recv() {
         match (job, &mut element) {
             (Job::PowerOn(answer), Ok(element)) => drop(answer.send(element.power_on())),
             (Job::Reset(warm, answer), Ok(element)) => drop(answer.send(element.reset(warm))),
-            (Job::Run(script, answer), Ok(element)) => drop(answer.send(element.run(&script))),
+            (Job::Run(script, answer), Ok(element)) => drop(answer.send(element.drive(&script))),
             (Job::PowerOn(answer) | Job::Reset(_, answer), Err(error)) => {
                 drop(answer.send(Err(error.clone())));
             }
@@ -133,7 +143,19 @@ fn work(
 /// An element whose answers are counted.
 struct Counted {
     element: Box<dyn SecureElement>,
+    /// Whether the element takes a script as one request.
+    whole: bool,
     progress: Arc<AtomicU64>,
+}
+
+impl Counted {
+    fn drive(&mut self, script: &Script) -> Outcomes {
+        if self.whole {
+            self.element.run(script)
+        } else {
+            self.run(script)
+        }
+    }
 }
 
 impl SecureElement for Counted {
