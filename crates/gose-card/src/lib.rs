@@ -9,6 +9,7 @@ pub mod applet;
 mod card;
 pub mod factory;
 mod hosted;
+pub mod image;
 pub mod keyring;
 pub mod keystore;
 pub mod nvm;

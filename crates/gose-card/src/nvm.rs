@@ -28,6 +28,12 @@ pub struct Nvm {
     staged: Delta,
 }
 
+impl std::fmt::Debug for Nvm {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.durable.keys()).finish()
+    }
+}
+
 impl Nvm {
     /// A memory that holds the changes of `deltas`, applied in order.
     #[must_use]
@@ -118,7 +124,7 @@ impl Nvm {
         self.staged = Delta::default();
     }
 
-    fn apply(&mut self, delta: Delta) {
+    pub(crate) fn apply(&mut self, delta: Delta) {
         for (name, value) in delta.changes {
             match value {
                 Some(value) => self.durable.insert(name, value),

@@ -4,6 +4,7 @@
 //! answer `*` stands for any bytes, and `?xx` for xx (hexadecimal) bytes of any value. `reset`,
 //! `power off` and `power on` are lines of their own; `disk full` and `disk free` make the host's writes
 //! fail and succeed again. Random bytes of the card count up from 00 in every draw.
+#![allow(clippy::unwrap_used)]
 
 use std::{fs, path::Path, sync::Arc};
 

@@ -1,4 +1,5 @@
 //! The host's side of PIV against the card's.
+#![allow(clippy::unwrap_used)]
 
 use std::sync::Arc;
 
@@ -12,6 +13,8 @@ use gose_element::{
     drive::piv::{Piv, PivError, Slot},
 };
 use gose_proto::apdu::Response;
+
+type Verification = &'static dyn VerificationAlgorithm;
 
 const KEY: [u8; 32] = [0x42; 32];
 const PIN: &[u8] = b"123456";
@@ -71,8 +74,8 @@ fn every_scheme_signs_and_verifies() {
     let mut element = initialised();
     let mut piv = Piv::open(&mut element);
     piv.authenticate_management(&KEY).unwrap();
-    let p256: &'static dyn VerificationAlgorithm = &ECDSA_P256_SHA256_ASN1;
-    let cases: [(_, _, &[(Scheme, &'static dyn VerificationAlgorithm)]); 3] = [
+    let p256: Verification = &ECDSA_P256_SHA256_ASN1;
+    let cases: [(_, _, &[(Scheme, Verification)]); 3] = [
         (
             Slot::SIGNATURE,
             Algorithm::P256,
