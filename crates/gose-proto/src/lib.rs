@@ -9,3 +9,4 @@ pub mod eap;
 pub mod hex;
 pub mod identity;
 pub mod racs;
+pub mod vpcd;
