@@ -3,18 +3,22 @@
 //! [`Session`] is the server's machine, [`Client`] the client's. Both take bytes and give bytes; who
 //! runs an [`Operation`] on an element, and who waits, is the shell's business.
 
+pub mod client;
 mod code;
 mod failure;
 mod input;
 pub mod line;
 mod reply;
+mod request;
 pub mod script;
 mod seid;
 pub mod session;
 
+pub use client::{Client, ProtocolError, Refusal, Response, Status};
 pub use code::{Class, Code, Verb};
 pub use failure::Failure;
 pub use line::{Command, Line, LineError};
+pub use request::{Request, RequestError};
 pub use seid::{Seid, SeidError};
 pub use session::{Close, Completion, Mode, Operation, Output, Session};
 
