@@ -1,5 +1,18 @@
-//! RACS over mutual TLS, blocking, on std and rustls.
+//! RACS over mutual TLS, blocking, on std and rustls: no runtime, no threads, finite time limits.
+//!
+//! [`Endpoint`] says where a node is, [`Connection`] is a RACS session with it, [`RemoteElement`] is
+//! one of its elements as a [`SecureElement`](gose_element::SecureElement).
 #![forbid(unsafe_code)]
 
-pub mod identity;
-pub mod record;
+pub mod connection;
+mod endpoint;
+mod error;
+mod link;
+mod remote;
+pub mod tls;
+
+pub use connection::Connection;
+pub use endpoint::Endpoint;
+pub use error::Error;
+pub use link::{Link, Socket};
+pub use remote::RemoteElement;

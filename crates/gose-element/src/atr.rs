@@ -15,6 +15,12 @@ impl Atr {
             .then(|| Self(bytes.to_vec()))
     }
 
+    /// `3B00`, the shortest answer to reset: stands for one that was not told.
+    #[must_use]
+    pub fn unknown() -> Self {
+        Self(vec![0x3B, 0x00])
+    }
+
     /// TS, T0, …, TCK.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {

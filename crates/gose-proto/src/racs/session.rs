@@ -245,6 +245,16 @@ impl Session {
         self.running.is_some()
     }
 
+    /// The identifier of the request in progress, if it has one.
+    #[must_use]
+    pub fn request_id(&self) -> Option<&str> {
+        let State::Request(frame) = self.state else {
+            return None;
+        };
+        let line = self.open.get(..frame.body)?.strip_prefix(b"BEGIN ")?;
+        std::str::from_utf8(line.trim_ascii_end()).ok()
+    }
+
     /// The next thing to do. `None`: wait for bytes, or for the operation to complete.
     ///
     /// Responses are sent when the input holds no further line, so that pipelined requests cost one

@@ -1,0 +1,304 @@
+//! An element of a remote grid.
+
+use gose_element::{Atr, ElementError, Outcome, Outcomes, Script, SecureElement, Seid, Step};
+use gose_proto::{
+    apdu,
+    racs::{Class, Failure, MAX_COMMANDS, Refusal, Request, RequestError, Response, Status},
+};
+
+use crate::{Connection, Endpoint, Error};
+
+/// An element of a remote grid: a script is one request.
+///
+/// A connection that breaks is not replaced behind the caller's back, since the element loses its
+/// state with it: the caller is told, and [`SecureElement::power_on`] connects again.
+pub struct RemoteElement {
+    seid: Seid,
+    endpoint: Option<Endpoint>,
+    connection: Option<Connection>,
+    powered: bool,
+    id: Option<String>,
+    round_trips: u64,
+}
+
+impl RemoteElement {
+    /// An element over a session that exists.
+    #[must_use]
+    pub fn new(connection: Connection, seid: Seid) -> Self {
+        Self {
+            connection: Some(connection),
+            ..Self::with(seid, None)
+        }
+    }
+
+    /// An element of a node that is called when the element is first used, and again by `power_on`
+    /// after a connection broke.
+    #[must_use]
+    pub fn at(endpoint: Endpoint, seid: Seid) -> Self {
+        Self::with(seid, Some(endpoint))
+    }
+
+    fn with(seid: Seid, endpoint: Option<Endpoint>) -> Self {
+        Self {
+            seid,
+            endpoint,
+            connection: None,
+            powered: false,
+            id: None,
+            round_trips: 0,
+        }
+    }
+
+    /// The element's name in its grid.
+    #[must_use]
+    pub fn seid(&self) -> Seid {
+        self.seid
+    }
+
+    /// The identifier of the requests that follow, for the logs on both sides.
+    pub fn set_request_id(&mut self, id: Option<String>) {
+        self.id = id;
+    }
+
+    /// Requests sent so far.
+    #[must_use]
+    pub fn round_trips(&self) -> u64 {
+        self.round_trips
+    }
+
+    /// The session, to go on with alone.
+    #[must_use]
+    pub fn into_connection(self) -> Option<Connection> {
+        self.connection
+    }
+
+    /// POWERON, the script, SHUTDOWN, in one request. Nothing is left locked.
+    ///
+    /// # Errors
+    /// [`ElementError`] when the element could not be powered up.
+    pub fn run_once(&mut self, script: &Script) -> Result<(Atr, Outcomes), ElementError> {
+        let mut request = self.request()?;
+        request.power_on(&self.seid).map_err(unwritable)?;
+        request.append();
+        let first = request.script(&self.seid, script).map_err(unwritable)?;
+        // The answer of the last step is wanted although SHUTDOWN follows.
+        if script.steps.last().is_some_and(|step| !step.append) {
+            request.append();
+        }
+        request.shutdown(&self.seid).map_err(unwritable)?;
+        let response = self.ask(request)?;
+        self.powered = false;
+        let atr = atr(response.line(1));
+        match response.decide() {
+            Err(refusal) if refusal.line < first => Err(refused(&refusal)),
+            Err(_) => {
+                // SHUTDOWN was not reached.
+                self.power_off();
+                Ok((atr, outcomes(&response, first, script)))
+            }
+            Ok(_) => Ok((atr, outcomes(&response, first, script))),
+        }
+    }
+
+    fn request(&self) -> Result<Request, ElementError> {
+        match &self.id {
+            Some(id) => Request::with_id(id).map_err(unwritable),
+            None => Ok(Request::new()),
+        }
+    }
+
+    fn ask(&mut self, request: Request) -> Result<Response, ElementError> {
+        let apdus = request.has_apdus();
+        let connection = match &mut self.connection {
+            Some(connection) => connection,
+            None => {
+                let endpoint = self.endpoint.as_ref().ok_or_else(no_session)?;
+                let connection = endpoint.connect().map_err(|error| lost(&error, false))?;
+                self.connection.insert(connection)
+            }
+        };
+        self.round_trips += 1;
+        connection.ask(request).map_err(|error| {
+            self.powered = false;
+            lost(&error, apdus)
+        })
+    }
+
+    /// What must be true before an element is powered up anew.
+    fn reconnect(&mut self) {
+        if self.connection.as_ref().is_some_and(Connection::is_closed) {
+            self.connection = None;
+            self.powered = false;
+        }
+    }
+
+    /// One request: POWERON where the element is not yet powered, then the script.
+    fn run_script(&mut self, script: &Script) -> Result<Outcomes, ElementError> {
+        if !self.powered && script.steps.len() >= usize::from(MAX_COMMANDS) {
+            self.power_on()?;
+        }
+        let mut request = self.request()?;
+        if !self.powered {
+            request.power_on(&self.seid).map_err(unwritable)?;
+        }
+        let first = request.script(&self.seid, script).map_err(unwritable)?;
+        let response = self.ask(request)?;
+        self.powered |= match response.decide() {
+            Ok(_) => true,
+            Err(refusal) => refusal.line >= first,
+        };
+        Ok(outcomes(&response, first, script))
+    }
+
+    /// RACS knows one MORE a line. Where `61xx` was to be collected and the card says `9Fxx` instead,
+    /// the rest is fetched here.
+    fn fetch_9f(&mut self, step: &Step, outcome: Outcome) -> Result<Outcome, ElementError> {
+        let mut body = outcome.body;
+        let [cla, ins, p1, p2] = step.fetch;
+        let mut rest = Step::new([cla, ins, p1, p2, outcome.sw.sw2()]);
+        rest.more = Some(0x9F);
+        rest.fetch = step.fetch;
+        let mut outcomes = self.run_script(&rest.into())?;
+        match (outcomes.done.pop().flatten(), outcomes.failed) {
+            (Some(last), None) => {
+                body.extend_from_slice(&last.body);
+                if body.len() > Script::MAX_BODY {
+                    return Err(ElementError::AnswerTooLong);
+                }
+                Ok(Outcome {
+                    body,
+                    expected: step.expect.is_none_or(|sw| sw == last.sw),
+                    sw: last.sw,
+                })
+            }
+            (_, failed) => Err(failed.unwrap_or(ElementError::OutcomeUnknown)),
+        }
+    }
+}
+
+impl SecureElement for RemoteElement {
+    fn power_on(&mut self) -> Result<Atr, ElementError> {
+        self.reconnect();
+        let mut request = self.request()?;
+        request.power_on(&self.seid).map_err(unwritable)?;
+        let response = self.ask(request)?;
+        let status = response.decide().map_err(|refusal| refused(&refusal))?;
+        self.powered = true;
+        Ok(atr(status))
+    }
+
+    fn power_off(&mut self) {
+        self.powered = false;
+        // A session that is over has powered the element down.
+        if self.connection.as_ref().is_none_or(Connection::is_closed) {
+            return;
+        }
+        if let Ok(mut request) = self.request()
+            && request.shutdown(&self.seid).is_ok()
+        {
+            let _ = self.ask(request);
+        }
+    }
+
+    fn reset(&mut self, warm: bool) -> Result<Atr, ElementError> {
+        let mut request = self.request()?;
+        if !self.powered {
+            request.power_on(&self.seid).map_err(unwritable)?;
+        }
+        request.reset(&self.seid, warm).map_err(unwritable)?;
+        let response = self.ask(request)?;
+        let status = response.decide().map_err(|refusal| refused(&refusal))?;
+        self.powered = true;
+        Ok(atr(status))
+    }
+
+    fn transmit(&mut self, apdu: &[u8]) -> Result<apdu::Response, ElementError> {
+        let mut outcomes = self.run(&Step::new(apdu).into());
+        match (outcomes.done.pop().flatten(), outcomes.failed) {
+            (Some(outcome), _) => Ok(apdu::Response {
+                data: outcome.body,
+                sw: outcome.sw,
+            }),
+            (None, failed) => Err(failed.unwrap_or(ElementError::OutcomeUnknown)),
+        }
+    }
+
+    fn run(&mut self, script: &Script) -> Outcomes {
+        let Some(last) = script.steps.last() else {
+            return Outcomes::default();
+        };
+        let mut outcomes = match self.run_script(script) {
+            Ok(outcomes) => outcomes,
+            Err(error) => return failed(error),
+        };
+        let complete = outcomes.done.len() == script.steps.len();
+        if complete
+            && last.more == Some(0x61)
+            && outcomes
+                .last()
+                .is_some_and(|outcome| outcome.sw.sw1() == 0x9F)
+            && let Some(Some(outcome)) = outcomes.done.pop()
+        {
+            match self.fetch_9f(last, outcome) {
+                Ok(outcome) => outcomes.done.push(Some(outcome)),
+                Err(error) => outcomes.failed = Some(error),
+            }
+        }
+        outcomes
+    }
+}
+
+fn outcomes(response: &Response, first: u16, script: &Script) -> Outcomes {
+    let (done, failed) = response.outcomes(first, script);
+    let failed = failed.map(|failure| match response.decide() {
+        Err(refusal) => refused(&refusal),
+        Ok(_) => failure.into(),
+    });
+    Outcomes { done, failed }
+}
+
+fn failed(error: ElementError) -> Outcomes {
+    Outcomes {
+        done: Vec::new(),
+        failed: Some(error),
+    }
+}
+
+/// What a status line means for the element: the class decides; where it says no more than
+/// "hardware" or "system", the node's words are kept.
+fn refused(refusal: &Refusal) -> ElementError {
+    match (refusal.code.class, refusal.failure()) {
+        (_, Failure::Transport | Failure::Internal | Failure::Illegal) => {
+            ElementError::Transport(format!("the remote grid answers {refusal}"))
+        }
+        (Class::Syntax | Class::Value | Class::UnknownCommand | Class::NotImplemented, _) => {
+            ElementError::Malformed(format!("the remote grid answers {refusal}"))
+        }
+        (_, failure) => failure.into(),
+    }
+}
+
+/// What a lost connection means: a command that was sent may have been executed.
+fn lost(error: &Error, apdus: bool) -> ElementError {
+    match error {
+        Error::Refused(refusal) => refused(refusal),
+        error if apdus && error.is_outcome_unknown() => ElementError::OutcomeUnknown,
+        error => ElementError::Transport(error.to_string()),
+    }
+}
+
+fn unwritable(error: RequestError) -> ElementError {
+    ElementError::Malformed(error.to_string())
+}
+
+fn no_session() -> ElementError {
+    ElementError::Transport("the session with the node is over".into())
+}
+
+/// Foreign servers do not tell the answer to reset; the shortest one, without history, stands for it.
+fn atr(status: Option<&Status>) -> Atr {
+    status
+        .and_then(Status::atr)
+        .and_then(|bytes| Atr::new(&bytes))
+        .unwrap_or_else(Atr::unknown)
+}
