@@ -1,2 +1,72 @@
-//! stub
-fn main() {}
+//! `gose <noun> <verb>`: elements of a grid from the shell.
+//!
+//! Exit codes: 0 done, 1 usage or a local error, 2 an error of the node or the element.
+#![forbid(unsafe_code)]
+
+mod element;
+mod failure;
+mod node;
+mod output;
+mod racs;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::{failure::Failure, output::Output};
+
+/// Elements of a Grid of Secure Elements from the shell.
+///
+/// Exit codes: 0 done, 1 usage or a local error, 2 an error of the node or the element.
+#[derive(Parser)]
+#[command(name = "gose", version, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    noun: Noun,
+    /// Print JSON instead of text
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+/// One file a noun.
+#[derive(Subcommand)]
+enum Noun {
+    /// List, power, reset and address elements
+    #[command(subcommand)]
+    Element(element::Verb),
+    /// Run a transcript of RACS lines against a node and print its answers
+    Racs(racs::Args),
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            // Help and version are no errors.
+            return ExitCode::from(u8::from(error.use_stderr()));
+        }
+    };
+    let output = Output::new(cli.json);
+    let outcome = match cli.noun {
+        Noun::Element(verb) => verb.run(&output),
+        Noun::Racs(args) => args.run(&output),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            output.failure(&failure);
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        super::Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,119 @@
+//! Which node, and who calls: the flags that every noun shares.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use gose_client::{Connection, Endpoint, RemoteElement, tls};
+use gose_element::Seid;
+
+use crate::Failure;
+
+/// Where a node of this machine listens for its administrator.
+const ADMIN_SOCKET: &str = "/run/gose/admin.sock";
+
+/// The node to talk to.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Node {
+    /// Node, by TLS: host and port (port 7777 unless given)
+    #[arg(long, value_name = "HOST[:PORT]", env = "GOSE_NODE")]
+    node: Option<String>,
+    /// Certificate chain of the caller, PEM or DER
+    #[arg(long, value_name = "FILE", env = "GOSE_CERT", requires = "node")]
+    cert: Option<PathBuf>,
+    /// Private key of the caller, PEM or DER
+    #[arg(long, value_name = "FILE", env = "GOSE_KEY", requires = "node")]
+    key: Option<PathBuf>,
+    /// Certificates that the node's must lead to
+    #[arg(long, value_name = "FILE", env = "GOSE_CA", requires = "node")]
+    ca: Option<PathBuf>,
+    /// Name in the node's certificate, where it is not the host
+    #[arg(long, value_name = "NAME", requires = "node")]
+    server_name: Option<String>,
+    /// Administrator's socket of a node on this machine [default: /run/gose/admin.sock]
+    #[arg(long, value_name = "PATH", conflicts_with = "node")]
+    socket: Option<PathBuf>,
+}
+
+impl Node {
+    /// Where to connect.
+    ///
+    /// # Errors
+    /// [`Failure::Local`] when files are missing or wrong.
+    pub(crate) fn endpoint(&self) -> Result<Endpoint, Failure> {
+        let Some(node) = &self.node else {
+            let socket = self.socket.clone();
+            return Ok(Endpoint::Unix(
+                socket.unwrap_or_else(|| PathBuf::from(ADMIN_SOCKET)),
+            ));
+        };
+        let (Some(cert), Some(key), Some(ca)) = (&self.cert, &self.key, &self.ca) else {
+            return Err(Failure::local("--node needs --cert, --key and --ca"));
+        };
+        let (host, address) = host_and_address(node);
+        let identity = tls::Identity::load(cert, key)?;
+        Ok(Endpoint::Tls {
+            address,
+            name: tls::server_name(self.server_name.as_deref().unwrap_or(&host))?,
+            config: tls::client_config(&identity, tls::load_anchors(ca)?, tls::RACS)?,
+        })
+    }
+
+    /// A RACS session.
+    ///
+    /// # Errors
+    /// Those of [`Node::endpoint`], and [`Failure::Remote`] when the node cannot be reached.
+    pub(crate) fn connect(&self) -> Result<Connection, Failure> {
+        Ok(self.endpoint()?.connect()?)
+    }
+
+    /// An element of the node.
+    ///
+    /// # Errors
+    /// As [`Node::connect`].
+    pub(crate) fn element(&self, seid: &str) -> Result<RemoteElement, Failure> {
+        Ok(RemoteElement::new(self.connect()?, parse_seid(seid)?))
+    }
+}
+
+/// # Errors
+/// [`Failure::Local`] with the form that a SEID has.
+pub(crate) fn parse_seid(text: &str) -> Result<Seid, Failure> {
+    text.parse()
+        .map_err(|error| Failure::local(format!("{text:?}: {error}")))
+}
+
+fn host_and_address(node: &str) -> (String, String) {
+    let port = match node.rsplit_once(':') {
+        // [::1]:7777, host:7777
+        Some((host, port)) if !host.contains(':') || host.ends_with(']') => {
+            port.parse::<u16>().ok().map(|_| host)
+        }
+        _ => None,
+    };
+    let bare = |host: &str| host.trim_matches(['[', ']']).to_owned();
+    match port {
+        Some(host) => (bare(host), node.to_owned()),
+        None if node.contains(':') && !node.starts_with('[') => {
+            (node.to_owned(), format!("[{node}]:7777"))
+        }
+        None => (bare(node), format!("{node}:7777")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_with_and_without_port() {
+        let check = |node: &str, host: &str, address: &str| {
+            assert_eq!(host_and_address(node), (host.into(), address.into()));
+        };
+        check("grid.example", "grid.example", "grid.example:7777");
+        check("grid.example:1", "grid.example", "grid.example:1");
+        check("127.0.0.1:80", "127.0.0.1", "127.0.0.1:80");
+        check("::1", "::1", "[::1]:7777");
+        check("[::1]", "::1", "[::1]:7777");
+        check("[::1]:80", "::1", "[::1]:80");
+    }
+}
