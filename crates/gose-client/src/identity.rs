@@ -1,9 +1,15 @@
 //! Names of TLS peers, with the digests and signature checks of aws-lc.
 
 use aws_lc_rs::digest;
+use gose_element::Algorithm;
 use gose_proto::identity::{CertificateError, Crypto, IssuerError, PeerIdentity, issuer_key};
 use rustls_pki_types::{CertificateDer, SubjectPublicKeyInfoDer};
 use webpki::{ALL_VERIFICATION_ALGS, RawPublicKeyEntity};
+use x509_parser::{
+    oid_registry::{OID_EC_P256, OID_NIST_EC_P384},
+    prelude::{FromDer, SubjectPublicKeyInfo},
+    public_key::PublicKey,
+};
 
 /// Digests and signature checks of aws-lc, with webpki's choice of algorithms: none on SHA-1, no RSA
 /// under 2,048 bits.
@@ -55,4 +61,30 @@ pub fn peer_identity(
     let candidates = rest.iter().chain(anchors).map(AsRef::as_ref);
     let issuer = issuer_key(leaf, candidates, &AwsLc)?;
     Ok(PeerIdentity::from_der(leaf, issuer)?)
+}
+
+/// The algorithm of a DER SubjectPublicKeyInfo; nothing for one that elements do not have.
+#[must_use]
+pub fn key_algorithm(spki: &[u8]) -> Option<Algorithm> {
+    let (rest, info) = SubjectPublicKeyInfo::from_der(spki).ok()?;
+    if !rest.is_empty() {
+        return None;
+    }
+    match info.parsed().ok()? {
+        PublicKey::RSA(key) => match key.key_size() {
+            2048 => Some(Algorithm::Rsa2048),
+            3072 => Some(Algorithm::Rsa3072),
+            _ => None,
+        },
+        PublicKey::EC(_) => {
+            let curve = info.algorithm.parameters.as_ref()?.as_oid().ok()?;
+            let known = [
+                (OID_EC_P256, Algorithm::P256),
+                (OID_NIST_EC_P384, Algorithm::P384),
+            ];
+            let found = known.into_iter().find(|(oid, _)| *oid == curve)?;
+            Some(found.1)
+        }
+        _ => None,
+    }
 }

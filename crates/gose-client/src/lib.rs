@@ -7,7 +7,10 @@
 pub mod connection;
 mod endpoint;
 mod error;
+pub mod guest;
+pub mod identity;
 mod link;
+pub mod record;
 mod remote;
 pub mod tls;
 

@@ -3,6 +3,7 @@
 
 pub mod config;
 pub mod grid;
+pub mod hypervisor;
 
 /// Runs what may take more than a millisecond so that other tasks go on meanwhile, where the runtime
 /// allows it.

@@ -1,0 +1,189 @@
+//! A guest's side: from the one socket that its hypervisor gave it to its element.
+//!
+//! A guest holds no private key. Its TLS handshakes are signed by the hypervisor's element, over the
+//! attach channel, for the token that names this guest.
+
+mod attach;
+mod control;
+mod eap;
+mod join;
+mod key;
+
+use std::{
+    io,
+    os::unix::net::UnixStream,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use gose_proto::identity::attach::{AttachError, Chain};
+use rustls::{
+    ClientConfig, ClientConnection, RootCertStore, StreamOwned, client::Resumption,
+    crypto::aws_lc_rs::default_provider, version::TLS13,
+};
+use rustls_pki_types::{CertificateDer, ServerName};
+
+pub use attach::{AttachChannel, ReadNow};
+pub use control::{Control, Request, send_record, serve_request};
+pub use eap::{EapChannel, EapError, authenticate};
+pub use join::{JoinRecord, RecordError};
+
+use key::AttachKeys;
+
+/// Protocol name of RACS on TLS (ALPN).
+pub const RACS: &[u8] = b"racs/0.2";
+
+/// Protocol name of EAP on TLS (ALPN).
+pub const EAP: &[u8] = b"gose-eap/1";
+
+/// Time that a peer may take for one step of a handshake or one answer.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A TLS session of the guest.
+pub type Session = StreamOwned<ClientConnection, UnixStream>;
+
+/// A guest that has joined its hypervisor.
+pub struct Guest {
+    control: Mutex<Control>,
+    attach: Arc<Mutex<AttachChannel<UnixStream>>>,
+    record: JoinRecord,
+    roots: Arc<RootCertStore>,
+}
+
+/// Why a guest does not get to its hypervisor, by blame.
+#[derive(Debug, thiserror::Error)]
+pub enum GuestError {
+    /// The channel broke or was too slow.
+    #[error("the channel to the hypervisor: {0}")]
+    Io(#[from] io::Error),
+    /// The join record is malformed.
+    #[error("the join record: {0}")]
+    Record(#[from] RecordError),
+    /// The hypervisor speaks something else.
+    #[error("the hypervisor's message on the attach channel: {0}")]
+    Message(#[from] gose_proto::identity::attach::MessageError),
+    /// The hypervisor answers something that was not asked.
+    #[error("the hypervisor gave an answer of another kind")]
+    Unexpected,
+    /// The hypervisor refuses.
+    #[error("the hypervisor refuses: {0}")]
+    Refused(#[from] AttachError),
+    /// The hypervisor gives no further channel.
+    #[error("the hypervisor gives no further channel; close one first")]
+    NoChannel,
+    /// TLS failed.
+    #[error("TLS with the hypervisor: {0}")]
+    Tls(#[from] rustls::Error),
+}
+
+impl Guest {
+    /// Joins over the socket that the hypervisor passed as standard input.
+    ///
+    /// # Errors
+    /// [`GuestError`].
+    pub fn from_stdin() -> Result<Self, GuestError> {
+        let stdin = std::os::fd::AsFd::as_fd(&io::stdin()).try_clone_to_owned()?;
+        Self::join(UnixStream::from(stdin))
+    }
+
+    /// Joins over the control socket.
+    ///
+    /// # Errors
+    /// [`GuestError`].
+    pub fn join(control: UnixStream) -> Result<Self, GuestError> {
+        control.set_read_timeout(Some(PATIENCE))?;
+        control.set_write_timeout(Some(PATIENCE))?;
+        let mut control = Control::new(control);
+        let record = control.record()?;
+        let mut roots = RootCertStore::empty();
+        for anchor in record.anchors()? {
+            roots.add(CertificateDer::from(anchor))?;
+        }
+        let attach = control.open(Request::Attach)?;
+        let attach = AttachChannel::join(attach, &record.secret()?)?;
+        Ok(Self {
+            control: Mutex::new(control),
+            attach: Arc::new(Mutex::new(attach)),
+            record,
+            roots: Arc::new(roots),
+        })
+    }
+
+    /// What the hypervisor told this guest at its start.
+    #[must_use]
+    pub fn record(&self) -> &JoinRecord {
+        &self.record
+    }
+
+    /// The token that the next session will show.
+    ///
+    /// # Errors
+    /// [`GuestError`] if the attach channel broke.
+    pub fn token(&self) -> Result<Chain, GuestError> {
+        let mut attach = self.attach();
+        attach.refresh()?;
+        Ok(attach.chain().clone())
+    }
+
+    /// A fresh token in form `identity`, for the key in this guest's element.
+    ///
+    /// # Errors
+    /// [`GuestError::Refused`] if no element is bound to this guest or none of its keys answers.
+    pub fn identity(&self) -> Result<Chain, GuestError> {
+        self.attach().identity()
+    }
+
+    /// Opens a TLS session that speaks RACS with this guest's elements.
+    ///
+    /// # Errors
+    /// [`GuestError`].
+    pub fn open_racs(&self) -> Result<Session, GuestError> {
+        self.open(RACS)
+    }
+
+    /// Opens a TLS session to the authentication server.
+    ///
+    /// # Errors
+    /// [`GuestError`].
+    pub fn open_eap(&self) -> Result<EapChannel<Session>, GuestError> {
+        self.open(EAP).map(EapChannel::new)
+    }
+
+    /// Opens a TLS session for a protocol, and finishes its handshake.
+    fn open(&self, protocol: &[u8]) -> Result<Session, GuestError> {
+        let stream = self.control().open(Request::Session)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        let keys = AttachKeys::new(self.attach.clone());
+        let config = client_config(self.roots.clone(), keys, protocol)?;
+        let name = ServerName::try_from(self.record.address.clone())
+            .map_err(|_| RecordError::Field("address"))?;
+        let connection = ClientConnection::new(Arc::new(config), name)?;
+        let mut session = StreamOwned::new(connection, stream);
+        session.conn.complete_io(&mut session.sock)?;
+        Ok(session)
+    }
+
+    fn attach(&self) -> MutexGuard<'_, AttachChannel<UnixStream>> {
+        self.attach.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn control(&self) -> MutexGuard<'_, Control> {
+        self.control.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// TLS 1.3 only, and never resumed: every session needs a signature of the hypervisor's element.
+fn client_config(
+    roots: Arc<RootCertStore>,
+    keys: AttachKeys,
+    protocol: &[u8],
+) -> Result<ClientConfig, rustls::Error> {
+    let mut config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_protocol_versions(&[&TLS13])?
+        .with_root_certificates(roots)
+        .with_client_cert_resolver(Arc::new(keys));
+    config.alpn_protocols = vec![protocol.to_vec()];
+    config.resumption = Resumption::disabled();
+    Ok(config)
+}

@@ -1,0 +1,195 @@
+//! Generations of virtual machines, and tokens taken back: what survives a restart of the node.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::File,
+    io::{self, Write},
+    path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use gose_proto::{
+    hex,
+    identity::{Generations, KeyHash, VmBinding, VmId},
+};
+use serde::{Deserialize, Serialize};
+
+/// A small file, replaced as a whole.
+pub struct GenerationFile {
+    path: PathBuf,
+    known: Mutex<Known>,
+}
+
+/// The file's content: JSON.
+#[derive(Default, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct Known {
+    /// UUID to the newest generation.
+    generations: BTreeMap<String, u64>,
+    /// `<hv-ca key hash>:<serial>`.
+    revoked: BTreeSet<String>,
+}
+
+/// Why the file is of no use.
+#[derive(Debug, thiserror::Error)]
+pub enum GenerationError {
+    /// It cannot be read or written.
+    #[error("{path}: {cause}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        cause: io::Error,
+    },
+    /// It holds something else. It must not be thrown away: older generations would count again.
+    #[error("{path} is damaged: {cause}; restore it, do not delete it")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// Where it cannot be read.
+        cause: serde_json::Error,
+    },
+    /// 2^63 starts.
+    #[error("the virtual machine has used all generations")]
+    Exhausted,
+}
+
+impl GenerationFile {
+    /// Opens the file; one that is not there is empty.
+    ///
+    /// # Errors
+    /// [`GenerationError`].
+    pub fn open(path: &Path) -> Result<Self, GenerationError> {
+        let known = match std::fs::read(path) {
+            Ok(bytes) => {
+                serde_json::from_slice(&bytes).map_err(|cause| GenerationError::Damaged {
+                    path: path.to_owned(),
+                    cause,
+                })?
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Known::default(),
+            Err(cause) => {
+                let path = path.to_owned();
+                return Err(GenerationError::Io { path, cause });
+            }
+        };
+        Ok(Self {
+            path: path.to_owned(),
+            known: Mutex::new(known),
+        })
+    }
+
+    /// The generation of a domain that starts now: one more than the last, durable before it is given.
+    ///
+    /// # Errors
+    /// [`GenerationError`]; the domain must not start then.
+    pub fn next(&self, vm: VmId) -> Result<u64, GenerationError> {
+        self.change(|known| {
+            let generation = known.generations.entry(vm.to_string()).or_default();
+            if *generation >= VmBinding::MAX_GENERATION {
+                return Err(GenerationError::Exhausted);
+            }
+            *generation += 1;
+            Ok(*generation)
+        })
+    }
+
+    /// Takes a token back, durably.
+    ///
+    /// # Errors
+    /// [`GenerationError`].
+    pub fn revoke(&self, hypervisor: KeyHash, serial: &[u8]) -> Result<(), GenerationError> {
+        self.change(|known| {
+            known.revoked.insert(revocation(hypervisor, serial));
+            Ok(())
+        })
+    }
+
+    fn change<T>(
+        &self,
+        edit: impl FnOnce(&mut Known) -> Result<T, GenerationError>,
+    ) -> Result<T, GenerationError> {
+        let mut known = self.known();
+        let mut next = known.clone();
+        let value = edit(&mut next)?;
+        self.write(&next).map_err(|cause| GenerationError::Io {
+            path: self.path.clone(),
+            cause,
+        })?;
+        *known = next;
+        Ok(value)
+    }
+
+    /// Whole or not at all: a new file, made durable, takes the old one's name.
+    fn write(&self, known: &Known) -> io::Result<()> {
+        let new = self.path.with_extension("new");
+        let mut file = File::create(&new)?;
+        file.write_all(&serde_json::to_vec_pretty(known)?)?;
+        file.sync_all()?;
+        std::fs::rename(&new, &self.path)?;
+        let directory = self
+            .path
+            .parent()
+            .filter(|path| !path.as_os_str().is_empty());
+        File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Generations for GenerationFile {
+    fn newest(&self, vm: VmId) -> Option<u64> {
+        self.known().generations.get(&vm.to_string()).copied()
+    }
+
+    fn is_revoked(&self, hypervisor: KeyHash, serial: &[u8]) -> bool {
+        self.known()
+            .revoked
+            .contains(&revocation(hypervisor, serial))
+    }
+}
+
+fn revocation(hypervisor: KeyHash, serial: &[u8]) -> String {
+    format!("{hypervisor}:{}", hex::encode(serial))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const VM: VmId = VmId([1; 16]);
+
+    #[test]
+    fn survives_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("generations.json");
+        let file = GenerationFile::open(&path).unwrap();
+        assert_eq!(file.newest(VM), None);
+        assert_eq!(file.next(VM).unwrap(), 1);
+        assert_eq!(file.next(VM).unwrap(), 2);
+        file.revoke(KeyHash([2; 32]), &[3]).unwrap();
+        let again = GenerationFile::open(&path).unwrap();
+        assert_eq!(again.newest(VM), Some(2));
+        assert!(again.is_revoked(KeyHash([2; 32]), &[3]));
+        assert!(!again.is_revoked(KeyHash([4; 32]), &[3]));
+    }
+
+    #[test]
+    fn a_generation_that_is_not_durable_is_not_given() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = GenerationFile::open(&dir.path().join("gone/generations.json")).unwrap();
+        assert!(matches!(file.next(VM), Err(GenerationError::Io { .. })));
+        assert_eq!(file.newest(VM), None);
+    }
+
+    #[test]
+    fn a_damaged_file_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("generations.json");
+        std::fs::write(&path, "{").unwrap();
+        let refused = GenerationFile::open(&path);
+        assert!(matches!(refused, Err(GenerationError::Damaged { .. })));
+    }
+}

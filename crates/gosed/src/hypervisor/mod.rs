@@ -1,0 +1,10 @@
+//! The hypervisor role: the secure middleware between guests and their elements.
+//!
+//! A guest reaches its own element and no other, after a TLS handshake that only this hypervisor's
+//! element can sign, for a token that names this guest.
+
+pub mod attach;
+pub mod domain;
+pub mod generations;
+pub mod key;
+pub mod token;
