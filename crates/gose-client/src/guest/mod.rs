@@ -18,16 +18,17 @@ use std::{
 
 use gose_proto::identity::attach::{AttachError, Chain};
 use rustls::{
-    ClientConfig, ClientConnection, RootCertStore, StreamOwned, client::Resumption,
-    crypto::aws_lc_rs::default_provider, version::TLS13,
+    ClientConfig, RootCertStore, client::Resumption, crypto::aws_lc_rs::default_provider,
+    version::TLS13,
 };
-use rustls_pki_types::{CertificateDer, ServerName};
+use rustls_pki_types::CertificateDer;
 
 pub use attach::{AttachChannel, ReadNow};
 pub use control::{Control, Request, send_record, serve_request};
 pub use eap::{EapChannel, EapError, authenticate};
 pub use join::{JoinRecord, RecordError};
 
+use crate::{Connection, Link, tls};
 use key::AttachKeys;
 
 /// Protocol name of RACS on TLS (ALPN).
@@ -38,9 +39,6 @@ pub const EAP: &[u8] = b"gose-eap/1";
 
 /// Time that a peer may take for one step of a handshake or one answer.
 pub const PATIENCE: Duration = Duration::from_secs(60);
-
-/// A TLS session of the guest.
-pub type Session = StreamOwned<ClientConnection, UnixStream>;
 
 /// A guest that has joined its hypervisor.
 pub struct Guest {
@@ -71,9 +69,9 @@ pub enum GuestError {
     /// The hypervisor gives no further channel.
     #[error("the hypervisor gives no further channel; close one first")]
     NoChannel,
-    /// TLS failed.
+    /// The TLS session with the hypervisor.
     #[error("TLS with the hypervisor: {0}")]
-    Tls(#[from] rustls::Error),
+    Session(#[from] crate::Error),
 }
 
 impl Guest {
@@ -95,10 +93,8 @@ impl Guest {
         control.set_write_timeout(Some(PATIENCE))?;
         let mut control = Control::new(control);
         let record = control.record()?;
-        let mut roots = RootCertStore::empty();
-        for anchor in record.anchors()? {
-            roots.add(CertificateDer::from(anchor))?;
-        }
+        let anchors = record.anchors()?.into_iter().map(CertificateDer::from);
+        let roots = tls::anchors(anchors)?;
         let attach = control.open(Request::Attach)?;
         let attach = AttachChannel::join(attach, &record.secret()?)?;
         Ok(Self {
@@ -137,31 +133,26 @@ impl Guest {
     ///
     /// # Errors
     /// [`GuestError`].
-    pub fn open_racs(&self) -> Result<Session, GuestError> {
-        self.open(RACS)
+    pub fn open_racs(&self) -> Result<Connection, GuestError> {
+        self.open(RACS).map(Connection::new)
     }
 
     /// Opens a TLS session to the authentication server.
     ///
     /// # Errors
     /// [`GuestError`].
-    pub fn open_eap(&self) -> Result<EapChannel<Session>, GuestError> {
+    pub fn open_eap(&self) -> Result<EapChannel<Link>, GuestError> {
         self.open(EAP).map(EapChannel::new)
     }
 
     /// Opens a TLS session for a protocol, and finishes its handshake.
-    fn open(&self, protocol: &[u8]) -> Result<Session, GuestError> {
-        let stream = self.control().open(Request::Session)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
+    fn open(&self, protocol: &[u8]) -> Result<Link, GuestError> {
+        let socket = self.control().open(Request::Session)?;
         let keys = AttachKeys::new(self.attach.clone());
-        let config = client_config(self.roots.clone(), keys, protocol)?;
-        let name = ServerName::try_from(self.record.address.clone())
-            .map_err(|_| RecordError::Field("address"))?;
-        let connection = ClientConnection::new(Arc::new(config), name)?;
-        let mut session = StreamOwned::new(connection, stream);
-        session.conn.complete_io(&mut session.sock)?;
-        Ok(session)
+        let config =
+            client_config(self.roots.clone(), keys, protocol).map_err(crate::Error::from)?;
+        let name = tls::server_name(&self.record.address)?;
+        Ok(Link::tls(socket, name, Arc::new(config), PATIENCE)?)
     }
 
     fn attach(&self) -> MutexGuard<'_, AttachChannel<UnixStream>> {
