@@ -9,4 +9,5 @@ pub mod eap;
 pub mod hex;
 pub mod identity;
 pub mod racs;
+pub mod radius;
 pub mod vpcd;
