@@ -67,6 +67,20 @@ impl Keyring {
         Ok(self.keep(nvm, slot, stored))
     }
 
+    /// Whether a slot holds a key.
+    #[must_use]
+    pub fn contains(&self, nvm: &Nvm, slot: u8) -> bool {
+        nvm.get(&name(slot)).is_some()
+    }
+
+    /// Deletes the key of a slot (staged).
+    pub fn remove(&mut self, nvm: &mut Nvm, slot: u8) {
+        self.open.remove(&slot);
+        if self.contains(nvm, slot) {
+            nvm.delete(name(slot));
+        }
+    }
+
     /// Forgets opened keys: what was staged is gone, or the card was powered down.
     pub fn forget(&mut self) {
         self.open.clear();

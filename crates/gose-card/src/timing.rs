@@ -25,6 +25,21 @@ pub struct Cost {
     pub io_bytes: u64,
 }
 
+impl Cost {
+    /// Nothing ran.
+    pub const ZERO: Self = Self {
+        hash_blocks: 0,
+        rsa_private: 0,
+        rsa_public: 0,
+        ecdsa_sign: 0,
+        ecdsa_verify: 0,
+        ec_agree: 0,
+        key_generate: 0,
+        cipher_bytes: 0,
+        io_bytes: 0,
+    };
+}
+
 impl std::ops::AddAssign for Cost {
     fn add_assign(&mut self, other: Self) {
         self.hash_blocks += other.hash_blocks;

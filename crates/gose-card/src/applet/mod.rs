@@ -1,5 +1,6 @@
 //! Card applications.
 
+pub mod eap_tls;
 pub mod piv;
 
 use gose_proto::apdu::{Command, Response};

@@ -1,0 +1,503 @@
+//! The EAP-TLS application: an EAP peer or authenticator that does TLS itself
+//! (draft-urien-eap-smartcard-25; RFC 3748, 5216, 9190).
+//!
+//! A command is parsed (`command`), authorised and executed here; EAP is in `conversation`, TLS in `engine`.
+
+mod clock;
+mod command;
+mod conversation;
+mod credential;
+mod engine;
+mod exported;
+mod identity;
+mod memory;
+mod meter;
+mod pins;
+mod segmentation;
+mod session;
+mod sessions;
+mod state;
+mod traffic;
+mod verifier;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use gose_element::{Algorithm, drive::eap_tls::AID};
+use gose_proto::apdu::{Command, Response, StatusWord};
+use zeroize::Zeroizing;
+
+use self::{
+    clock::Clock,
+    command::{EapTlsCommand, Holder, Pin, SessionKeyLength, Target},
+    conversation::{Conversation, Output},
+    identity::Identity,
+    segmentation::Pieces,
+    state::State,
+};
+use crate::{
+    applet::{Applet, Next},
+    card::Env,
+    pin::{Attempt, PinVerified},
+};
+
+/// Engine and method version, as Get-Current-Version and exported parameter 7F tell them.
+const VERSION: [u8; 2] = [0x01, 0x00];
+
+/// Slots in which GENERATE makes keys: PIV's (NIST SP 800-73-4, part 1, table 4b).
+fn is_slot(slot: u8) -> bool {
+    matches!(slot, 0x9A | 0x9C | 0x9D | 0x9E | 0x82..=0x95)
+}
+
+/// The application.
+#[derive(Default)]
+pub struct EapTlsApplet {
+    bearer: Option<PinVerified>,
+    operator: Option<PinVerified>,
+    /// By handle; 00 is the current identity.
+    conversations: BTreeMap<u8, Conversation>,
+    pieces: Pieces,
+    /// Where Get-Next-Identity stands.
+    next: usize,
+    clock: Arc<Clock>,
+    /// Identities that were set before, with the client's sessions: these outlive power and RESET.
+    identities: HashMap<Vec<u8>, Arc<Identity>>,
+}
+
+impl EapTlsApplet {
+    /// The application of a card.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn forget(&mut self) {
+        self.bearer = None;
+        self.operator = None;
+        self.conversations.clear();
+        self.pieces.clear();
+        self.next = 0;
+    }
+
+    fn execute(&mut self, command: EapTlsCommand, env: &mut Env<'_>) -> Result<Next, StatusWord> {
+        use EapTlsCommand as C;
+        Ok(match command {
+            C::PinStatus(holder) => self.pin_status(holder, env).into(),
+            C::Verify(..)
+            | C::ChangePin { .. }
+            | C::EnablePin(_)
+            | C::DisablePin(_)
+            | C::UnblockPin { .. } => attempt(command, env)?,
+            C::SetIdentity(label) => self.set_identity(0, &label, env)?.into(),
+            C::SetMultipleIdentity(label) => self.set_multiple_identity(&label, env)?.into(),
+            C::NextIdentity => self.next_identity(env)?.into(),
+            C::PreferredIdentity => preferred_identity(env)?.into(),
+            C::AddIdentity(label) => {
+                self.authorise_operator(env)?;
+                memory::add(env.nvm, &label)?;
+                StatusWord::NORMAL.into()
+            }
+            C::DeleteIdentity(label) => self.delete_identity(&label, env)?.into(),
+            C::CurrentIdentity { handle } => {
+                Response::ok(self.conversation(handle)?.identity.label.clone()).into()
+            }
+            C::MethodVersion => Response::ok(VERSION).into(),
+            C::State { handle } => Response::ok([self.state(handle) as u8]).into(),
+            C::ResetState { handle } => {
+                if let Some(conversation) = self.conversations.get_mut(&handle) {
+                    conversation.reset();
+                }
+                StatusWord::NORMAL.into()
+            }
+            C::ProfileData { handle } => {
+                self.authorise_bearer(env)?;
+                Response::ok(exported::profile(&self.conversation(handle)?.identity)).into()
+            }
+            C::Process { more, target, data } => self.process_eap(more, target, &data, env)?.into(),
+            C::ExportedParameter { handle, index } => {
+                self.authorise_bearer(env)?;
+                Response::ok(exported::parameter(self.conversation(handle)?, index)?).into()
+            }
+            C::SessionKey { handle, length } => {
+                self.authorise_bearer(env)?;
+                Response::ok(session_key(self.conversation(handle)?, length)?).into()
+            }
+            C::Random(length) => random(length)?.into(),
+            C::Generate { algorithm, slot } => self.generate(algorithm, slot, env)?.into(),
+            C::Read { offset, length } => {
+                self.authorise_reading(env)?;
+                Response::ok(memory::read(env.nvm, offset, length)).into()
+            }
+            C::Write { offset, data } => {
+                self.authorise_operator(env)?;
+                self.forget_identities();
+                let data = Zeroizing::new(data);
+                memory::write(env.nvm, env.keys, offset, &data);
+                StatusWord::NORMAL.into()
+            }
+        })
+    }
+
+    fn authorise_bearer(&self, env: &Env<'_>) -> Result<(), StatusWord> {
+        if self.bearer.is_some() || pins::is_disabled(env.nvm) {
+            Ok(())
+        } else {
+            Err(pins::needed(env.nvm, Holder::Bearer))
+        }
+    }
+
+    fn authorise_reading(&self, env: &Env<'_>) -> Result<(), StatusWord> {
+        match self.operator {
+            Some(_) => Ok(()),
+            None => Err(pins::needed(env.nvm, Holder::Operator)),
+        }
+    }
+
+    /// Nothing is written while everybody knows the operator PIN.
+    fn authorise_operator(&self, env: &Env<'_>) -> Result<(), StatusWord> {
+        self.authorise_reading(env)?;
+        if pins::operator_is_published(env.nvm) {
+            return Err(StatusWord::CONDITIONS_NOT_SATISFIED);
+        }
+        Ok(())
+    }
+
+    fn pin_status(&self, holder: Holder, env: &Env<'_>) -> StatusWord {
+        let verified = match holder {
+            Holder::Bearer => self.authorise_bearer(env),
+            Holder::Operator => self.authorise_reading(env),
+        };
+        verified.err().unwrap_or(StatusWord::NORMAL)
+    }
+
+    fn conversation(&mut self, handle: u8) -> Result<&mut Conversation, StatusWord> {
+        let conversation = self.conversations.get_mut(&handle);
+        conversation.ok_or(StatusWord::CONDITIONS_NOT_SATISFIED)
+    }
+
+    fn state(&self, handle: u8) -> State {
+        let conversation = self.conversations.get(&handle);
+        conversation.map_or(State::IdentityNotSet, Conversation::state)
+    }
+
+    fn set_identity(
+        &mut self,
+        handle: u8,
+        label: &[u8],
+        env: &mut Env<'_>,
+    ) -> Result<StatusWord, StatusWord> {
+        self.authorise_bearer(env)?;
+        let identity = self.identity(label, env)?;
+        let conversation = Conversation::new(identity, self.clock.clone());
+        self.conversations.insert(handle, conversation);
+        Ok(StatusWord::NORMAL)
+    }
+
+    /// SW2 of the answer is the handle.
+    fn set_multiple_identity(
+        &mut self,
+        label: &[u8],
+        env: &mut Env<'_>,
+    ) -> Result<StatusWord, StatusWord> {
+        let free = (1..=command::LAST_HANDLE).find(|h| !self.conversations.contains_key(h));
+        let handle = free.ok_or(StatusWord::NOT_ENOUGH_MEMORY)?;
+        self.set_identity(handle, label, env)?;
+        Ok(StatusWord::new(0x9000 | u16::from(handle)))
+    }
+
+    /// The identity with this label; read and checked once, until its record or its key changes.
+    fn identity(&mut self, label: &[u8], env: &mut Env<'_>) -> Result<Arc<Identity>, StatusWord> {
+        if let Some(identity) = self.identities.get(label)
+            && identity.refresh(env).is_ok()
+        {
+            return Ok(identity.clone());
+        }
+        self.identities.remove(label);
+        let identity = Arc::new(Identity::load(env, label, &self.clock)?);
+        self.identities.insert(label.to_vec(), identity.clone());
+        Ok(identity)
+    }
+
+    fn next_identity(&mut self, env: &Env<'_>) -> Result<Response, StatusWord> {
+        let labels = memory::labels(env.nvm);
+        let index = if self.next < labels.len() {
+            self.next
+        } else {
+            0
+        };
+        self.next = index + 1;
+        let label = labels
+            .get(index)
+            .ok_or(StatusWord::REFERENCED_DATA_NOT_FOUND)?;
+        Ok(Response::ok(label.clone()))
+    }
+
+    fn delete_identity(
+        &mut self,
+        label: &[u8],
+        env: &mut Env<'_>,
+    ) -> Result<StatusWord, StatusWord> {
+        self.authorise_operator(env)?;
+        memory::delete(env.nvm, env.keys, label)?;
+        for name in env.nvm.names(&sessions::prefix(label)) {
+            env.nvm.delete(name);
+        }
+        self.forget_identities();
+        Ok(StatusWord::NORMAL)
+    }
+
+    /// Records change: conversations that stand on the old ones end.
+    fn forget_identities(&mut self) {
+        self.identities.clear();
+        self.conversations.clear();
+        self.next = 0;
+    }
+
+    fn process_eap(
+        &mut self,
+        more: bool,
+        target: Target,
+        data: &[u8],
+        env: &mut Env<'_>,
+    ) -> Result<Response, StatusWord> {
+        self.authorise_bearer(env)?;
+        let Some(payload) = self.pieces.take(more, target, data)? else {
+            return Ok(StatusWord::NORMAL.into());
+        };
+        match (target, payload.first()) {
+            (Target::Encrypt { content_type }, _) => {
+                let session = self.conversation(0)?.session();
+                let session = session.ok_or(StatusWord::CONDITIONS_NOT_SATISFIED)?;
+                session.encrypt(content_type, &payload).map(Response::ok)
+            }
+            // TLS content types; an EAP packet begins with 01 to 04.
+            (Target::Packet { handle: 0 }, Some(20..=24)) => {
+                let session = self.conversation(0)?.session();
+                let session = session.ok_or(StatusWord::CONDITIONS_NOT_SATISFIED)?;
+                session
+                    .decrypt(&payload)
+                    .map(|clear| Response::ok(clear.to_vec()))
+            }
+            (Target::Packet { handle }, _) => self.process_packet(handle, &payload, env),
+        }
+    }
+
+    fn process_packet(
+        &mut self,
+        handle: u8,
+        packet: &[u8],
+        env: &mut Env<'_>,
+    ) -> Result<Response, StatusWord> {
+        let Some(conversation) = self.conversations.get_mut(&handle) else {
+            return Ok(StatusWord::EAP_PACKET_DISCARDED.into());
+        };
+        let output = conversation.process(packet)?;
+        conversation.identity.server_sessions.stage(env.nvm);
+        Ok(match output {
+            Output::Packet(answer) => Response::ok(answer),
+            Output::Taken => StatusWord::NORMAL.into(),
+            Output::Discarded => StatusWord::EAP_PACKET_DISCARDED.into(),
+        })
+    }
+
+    fn generate(
+        &mut self,
+        algorithm: u8,
+        slot: u8,
+        env: &mut Env<'_>,
+    ) -> Result<Response, StatusWord> {
+        self.authorise_operator(env)?;
+        let algorithm = Algorithm::from_id(algorithm).ok_or(StatusWord::INCORRECT_DATA)?;
+        if !is_slot(slot) {
+            return Err(StatusWord::INCORRECT_DATA);
+        }
+        self.forget_identities();
+        env.cost.key_generate += 1;
+        let key = env.keys.generate(env.nvm, slot, algorithm);
+        let key = key.map_err(|_| StatusWord::FUNCTION_NOT_SUPPORTED)?;
+        Ok(Response::ok(key.public_key_info()))
+    }
+
+    /// What a PIN comparison came to: the command goes on where it matched.
+    fn compared(&mut self, attempt: &Attempt, env: &mut Env<'_>) -> Result<StatusWord, StatusWord> {
+        let purpose =
+            Purpose::from_number(attempt.purpose).ok_or(StatusWord::NO_PRECISE_DIAGNOSIS)?;
+        let holder = purpose.compared();
+        let verified = attempt.compare(env.nvm).map_err(|mismatch| {
+            match holder {
+                Holder::Bearer => self.bearer = None,
+                Holder::Operator => self.operator = None,
+            }
+            pins::wrong(mismatch.tries)
+        })?;
+        let new = <[u8; 8]>::try_from(attempt.extra.as_slice())
+            .ok()
+            .map(Zeroizing::new);
+        match (purpose, new) {
+            (Purpose::Verify(Holder::Bearer), _) => self.bearer = Some(verified),
+            (Purpose::Verify(Holder::Operator), _) => {
+                self.operator = Some(verified);
+                pins::unblock_bearer(env.nvm);
+            }
+            (Purpose::Change(holder), Some(new)) => pins::reference(holder).replace(env.nvm, &new),
+            (Purpose::Unblock, Some(new)) => pins::reference(Holder::Bearer).replace(env.nvm, &new),
+            (Purpose::Enable, _) => pins::set_disabled(env.nvm, false),
+            (Purpose::Disable, _) => pins::set_disabled(env.nvm, true),
+            (Purpose::Change(_) | Purpose::Unblock, None) => {
+                return Err(StatusWord::NO_PRECISE_DIAGNOSIS);
+            }
+        }
+        Ok(StatusWord::NORMAL)
+    }
+}
+
+/// Why a PIN is compared.
+#[derive(Clone, Copy)]
+enum Purpose {
+    Verify(Holder),
+    Change(Holder),
+    Enable,
+    Disable,
+    /// The operator PIN is the unblock code of the bearer's.
+    Unblock,
+}
+
+impl Purpose {
+    const ALL: [Self; 7] = [
+        Self::Verify(Holder::Bearer),
+        Self::Verify(Holder::Operator),
+        Self::Change(Holder::Bearer),
+        Self::Change(Holder::Operator),
+        Self::Enable,
+        Self::Disable,
+        Self::Unblock,
+    ];
+
+    /// INS and P2 of the command.
+    fn number(self) -> u32 {
+        match self {
+            Self::Verify(holder) => 0x2000 | holder as u32,
+            Self::Change(holder) => 0x2400 | holder as u32,
+            Self::Enable => 0x2600,
+            Self::Disable => 0x2800,
+            Self::Unblock => 0x2C00,
+        }
+    }
+
+    fn from_number(number: u32) -> Option<Self> {
+        Self::ALL
+            .into_iter()
+            .find(|purpose| purpose.number() == number)
+    }
+
+    fn compared(self) -> Holder {
+        match self {
+            Self::Verify(holder) | Self::Change(holder) => holder,
+            Self::Enable | Self::Disable => Holder::Bearer,
+            Self::Unblock => Holder::Operator,
+        }
+    }
+}
+
+/// Counts the try down; the comparison comes when the counter is durable.
+fn attempt(command: EapTlsCommand, env: &mut Env<'_>) -> Result<Next, StatusWord> {
+    use EapTlsCommand as C;
+    let no_new = || Pin::new([0xFF; 8]);
+    let (purpose, candidate, new) = match command {
+        C::Verify(holder, pin) => (Purpose::Verify(holder), pin, no_new()),
+        C::ChangePin { holder, old, new } => (Purpose::Change(holder), old, new),
+        C::EnablePin(pin) => (Purpose::Enable, pin, no_new()),
+        C::DisablePin(pin) => (Purpose::Disable, pin, no_new()),
+        C::UnblockPin { code, new } => (Purpose::Unblock, code, new),
+        _ => return Err(StatusWord::NO_PRECISE_DIAGNOSIS),
+    };
+    if matches!(purpose, Purpose::Unblock) && pins::operator_is_published(env.nvm) {
+        return Err(StatusWord::CONDITIONS_NOT_SATISFIED);
+    }
+    let reference = pins::reference(purpose.compared());
+    let attempt = reference.attempt(env.nvm, &candidate, purpose.number())?;
+    Ok(Next::ComparePin(attempt.with_extra(new.as_slice())))
+}
+
+/// The identity that comes first is the preferred one.
+fn preferred_identity(env: &Env<'_>) -> Result<Response, StatusWord> {
+    let first = memory::labels(env.nvm).into_iter().next();
+    first
+        .map(Response::ok)
+        .ok_or(StatusWord::REFERENCED_DATA_NOT_FOUND)
+}
+
+/// MSK, or MSK ‖ EMSK, in state 03.
+fn session_key(
+    conversation: &mut Conversation,
+    length: SessionKeyLength,
+) -> Result<Vec<u8>, StatusWord> {
+    let legacy = conversation.identity.policy.legacy_msk_order;
+    let session = conversation
+        .session()
+        .ok_or(StatusWord::CONDITIONS_NOT_SATISFIED)?;
+    let mut material = Zeroizing::new(*session.material());
+    if legacy {
+        // The draft's own code gives the halves of the MSK in the other order.
+        material[..64].rotate_left(32);
+    }
+    Ok(match length {
+        SessionKeyLength::Msk => material[..64].to_vec(),
+        SessionKeyLength::MskAndEmsk => material.to_vec(),
+    })
+}
+
+fn random(length: u32) -> Result<Response, StatusWord> {
+    let mut bytes = vec![0; length.min(256) as usize];
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| StatusWord::NO_PRECISE_DIAGNOSIS)?;
+    Ok(Response::ok(bytes))
+}
+
+impl Applet for EapTlsApplet {
+    fn aid(&self) -> &[u8] {
+        &AID
+    }
+
+    fn select(&mut self, env: &mut Env<'_>) -> Response {
+        self.forget();
+        pins::install(env.nvm);
+        StatusWord::NORMAL.into()
+    }
+
+    fn deselect(&mut self) {
+        self.forget();
+        self.clock.clear();
+    }
+
+    fn process(&mut self, command: &Command, env: &mut Env<'_>) -> Next {
+        let command = match EapTlsCommand::parse(command) {
+            Ok(command) => command,
+            Err(sw) => return sw.into(),
+        };
+        if !matches!(command, EapTlsCommand::Process { .. }) {
+            self.pieces.clear();
+        }
+        let mut cost = crate::timing::Cost::ZERO;
+        let next = meter::measure(&mut cost, || self.execute(command, env));
+        *env.cost += cost;
+        next.unwrap_or_else(Next::from)
+    }
+
+    fn resume(&mut self, attempt: Attempt, env: &mut Env<'_>) -> Next {
+        self.compared(&attempt, env).unwrap_or_else(|sw| sw).into()
+    }
+
+    fn rolled_back(&mut self, _env: &mut Env<'_>) {
+        self.forget();
+        self.identities.clear();
+    }
+
+    fn answers_without_le(&self) -> bool {
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests;
