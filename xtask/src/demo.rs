@@ -20,11 +20,20 @@ const DEMO: &[&str] = &[
 pub(crate) fn run() -> Result<String, String> {
     let text = output(cargo().args(["run", "--quiet", "--release", "--", "demo", "--json"]))?;
     let values = figures(&text, DEMO)?;
-    let value = |name: &str| DEMO.iter().position(|n| *n == name).map_or(f64::NAN, |index| values[index]);
+    let value = |name: &str| {
+        DEMO.iter()
+            .position(|n| *n == name)
+            .map_or(f64::NAN, |index| values[index])
+    };
     if value("racs_round_trips_full") > 12.0 {
-        return Err(format!("{} RACS round trips for a full authentication; 12 are allowed", value("racs_round_trips_full")));
+        return Err(format!(
+            "{} RACS round trips for a full authentication; 12 are allowed",
+            value("racs_round_trips_full")
+        ));
     }
-    if value("isolation_attempts") < 6.0 || (value("isolation_attempts") - value("isolation_refused")).abs() > 0.1 {
+    if value("isolation_attempts") < 6.0
+        || (value("isolation_attempts") - value("isolation_refused")).abs() > 0.1
+    {
         return Err(format!(
             "{} of {} attempts were refused",
             value("isolation_refused"),
@@ -46,9 +55,23 @@ pub(crate) fn run() -> Result<String, String> {
 pub(crate) fn bench() -> Result<String, String> {
     let names = &["ratio_1", "ratio_64", "ratio_batch"];
     let mut run = cargo();
-    run.args(["run", "--quiet", "--release", "--package", "gose-bench", "--", "racs", "--json", "--short"]);
+    run.args([
+        "run",
+        "--quiet",
+        "--release",
+        "--package",
+        "gose-bench",
+        "--",
+        "racs",
+        "--json",
+        "--short",
+    ]);
     let values = figures(&output(&mut run)?, names)?;
-    let shown: Vec<String> = names.iter().zip(&values).map(|(name, value)| format!("{name} {value:.2}")).collect();
+    let shown: Vec<String> = names
+        .iter()
+        .zip(&values)
+        .map(|(name, value)| format!("{name} {value:.2}"))
+        .collect();
     Ok(shown.join(", "))
 }
 
@@ -58,13 +81,17 @@ fn figures(json: &str, names: &[&str]) -> Result<Vec<f64>, String> {
         .iter()
         .map(|name| {
             let quoted = format!("\"{name}\":");
-            let after = json.split_once(&quoted).ok_or_else(|| format!("no {name} in the output:\n{json}"))?.1;
+            let after = json
+                .split_once(&quoted)
+                .ok_or_else(|| format!("no {name} in the output:\n{json}"))?
+                .1;
             let text: String = after
                 .trim_start()
                 .chars()
                 .take_while(|c| c.is_ascii_digit() || matches!(c, '.' | '-' | 'e' | 'E' | '+'))
                 .collect();
-            text.parse().map_err(|_| format!("{name} is no number: {after:.20}"))
+            text.parse()
+                .map_err(|_| format!("{name} is no number: {after:.20}"))
         })
         .collect()
 }

@@ -27,8 +27,14 @@ fn run(seconds: u32) -> Result<String, String> {
         let corpus = root().join("fuzz/corpus").join(target);
         fs::create_dir_all(&corpus).map_err(|error| format!("{}: {error}", corpus.display()))?;
         let mut fuzz = cargo();
-        fuzz.env("RUSTC_BOOTSTRAP", "1").args(["fuzz", "run", "--sanitizer", "none", target]);
-        fuzz.args([&corpus, &seeds]).args(["--", "-timeout=10", "-rss_limit_mb=2048", "-close_fd_mask=3"]);
+        fuzz.env("RUSTC_BOOTSTRAP", "1")
+            .args(["fuzz", "run", "--sanitizer", "none", target]);
+        fuzz.args([&corpus, &seeds]).args([
+            "--",
+            "-timeout=10",
+            "-rss_limit_mb=2048",
+            "-close_fd_mask=3",
+        ]);
         fuzz.arg(format!("-max_total_time={seconds}"));
         succeed(&mut fuzz)?;
         count += 1;

@@ -15,9 +15,28 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("gose-client", &["gose-proto", "gose-element"]),
     ("gose-backend", &["gose-proto", "gose-element", "gose-card"]),
     ("gose-testkit", &["gose-proto", "gose-element", "gose-card"]),
-    ("gosed", &["gose-proto", "gose-element", "gose-card", "gose-client", "gose-backend", "gose-testkit"]),
+    (
+        "gosed",
+        &[
+            "gose-proto",
+            "gose-element",
+            "gose-card",
+            "gose-client",
+            "gose-backend",
+            "gose-testkit",
+        ],
+    ),
     ("gose", &["gose-proto", "gose-element", "gose-client"]),
-    ("gose-bench", &["gose-proto", "gose-element", "gose-card", "gose-client", "gosed"]),
+    (
+        "gose-bench",
+        &[
+            "gose-proto",
+            "gose-element",
+            "gose-card",
+            "gose-client",
+            "gosed",
+        ],
+    ),
 ];
 
 /// Files that may hold unsafe code, each block with its SAFETY line: foreign function interfaces.
@@ -37,7 +56,9 @@ pub(crate) fn check() -> Result<String, String> {
     crates_are_known(&mut faults);
     for name in PURE {
         if !root().join(format!("crates/{name}/clippy.toml")).exists() {
-            faults.push(format!("crates/{name}/clippy.toml is gone: nothing keeps the crate pure"));
+            faults.push(format!(
+                "crates/{name}/clippy.toml is gone: nothing keeps the crate pure"
+            ));
         }
     }
     let sources = sources();
@@ -46,7 +67,11 @@ pub(crate) fn check() -> Result<String, String> {
     }
     documents(&mut faults);
     if faults.is_empty() {
-        Ok(format!("{} source files, {} crates", sources.len(), ARROWS.len()))
+        Ok(format!(
+            "{} source files, {} crates",
+            sources.len(),
+            ARROWS.len()
+        ))
     } else {
         Err(faults.join("\n            "))
     }
@@ -81,14 +106,26 @@ fn arrows(name: &str, allowed: &[&str], faults: &mut Vec<String>) {
 }
 
 fn crates_are_known(faults: &mut Vec<String>) {
-    for entry in fs::read_dir(root().join("crates")).into_iter().flatten().flatten() {
+    for entry in fs::read_dir(root().join("crates"))
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
         let name = entry.file_name().to_string_lossy().into_owned();
         if ARROWS.iter().all(|(known, _)| *known != name) {
-            faults.push(format!("crates/{name} is not in xtask's list of crates and arrows"));
+            faults.push(format!(
+                "crates/{name} is not in xtask's list of crates and arrows"
+            ));
         }
         // A crate with a file of unsafe code denies it, so that the file can allow it; others forbid it.
-        let interface = UNSAFE.iter().any(|file| file.starts_with(&format!("{name}/")));
-        let lint = if interface { "#![deny(unsafe_code)]" } else { "#![forbid(unsafe_code)]" };
+        let interface = UNSAFE
+            .iter()
+            .any(|file| file.starts_with(&format!("{name}/")));
+        let lint = if interface {
+            "#![deny(unsafe_code)]"
+        } else {
+            "#![forbid(unsafe_code)]"
+        };
         let has_root = ["src/lib.rs", "src/main.rs"]
             .iter()
             .any(|root_file| read(&entry.path().join(root_file)).contains(lint));
@@ -118,7 +155,11 @@ fn source(path: &Path, faults: &mut Vec<String>) {
     let interface = UNSAFE.iter().any(|file| path.ends_with(file));
     for (number, line) in read(path).lines().enumerate() {
         if line.contains("allow(unsafe_code)") && !interface {
-            faults.push(format!("{}:{}: allows unsafe code", path.display(), number + 1));
+            faults.push(format!(
+                "{}:{}: allows unsafe code",
+                path.display(),
+                number + 1
+            ));
         }
         for word in UNDONE {
             if line.contains(word) {
@@ -130,15 +171,27 @@ fn source(path: &Path, faults: &mut Vec<String>) {
 
 /// Every path of this repository that a document names in backquotes exists.
 fn documents(faults: &mut Vec<String>) {
-    for document in ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md"] {
+    for document in [
+        "README.md",
+        "ARCHITECTURE.md",
+        "CONTRIBUTING.md",
+        "SECURITY.md",
+    ] {
         let text = read(&root().join(document));
         if text.is_empty() {
             faults.push(format!("{document} is missing"));
         }
         for quoted in text.split('`').skip(1).step_by(2) {
-            let is_path = ["crates/", "docs/", "fuzz/", "xtask/", "interop/", "examples/"]
-                .iter()
-                .any(|folder| quoted.starts_with(folder));
+            let is_path = [
+                "crates/",
+                "docs/",
+                "fuzz/",
+                "xtask/",
+                "interop/",
+                "examples/",
+            ]
+            .iter()
+            .any(|folder| quoted.starts_with(folder));
             let plain = !quoted.contains([' ', '*', '<', '{']);
             if is_path && plain && !root().join(quoted.trim_end_matches('/')).exists() {
                 faults.push(format!("{document} names {quoted}, which is not there"));

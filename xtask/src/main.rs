@@ -16,20 +16,60 @@ use stage::{Outcome, Stage};
 
 /// Cheapest first: what fails early costs little.
 const TEST: &[Stage] = &[
-    Stage::new("format", "rustfmt leaves every file as it is", tools::format),
-    Stage::new("house", "crates, arrows, purity and documents are as ARCHITECTURE.md says", house::check),
+    Stage::new(
+        "format",
+        "rustfmt leaves every file as it is",
+        tools::format,
+    ),
+    Stage::new(
+        "house",
+        "crates, arrows, purity and documents are as ARCHITECTURE.md says",
+        house::check,
+    ),
     Stage::new("lints", "clippy has no warning on any target", tools::lints),
-    Stage::new("tests", "unit, property, world, script and daemon tests pass", tools::tests),
-    Stage::new("docs", "every public item is documented, no link is broken", tools::docs),
-    Stage::new("demo", "the paper's three phases run in separate processes, every attack is refused", demo::run),
-    Stage::new("bench", "the load generator runs and its figures are sane", demo::bench),
-    Stage::new("fuzz", "no input of a short run crashes a parser", fuzz::short),
-    Stage::new("deny", "licences, bans and sources of all dependencies are allowed", tools::deny),
+    Stage::new(
+        "tests",
+        "unit, property, world, script and daemon tests pass",
+        tools::tests,
+    ),
+    Stage::new(
+        "docs",
+        "every public item is documented, no link is broken",
+        tools::docs,
+    ),
+    Stage::new(
+        "demo",
+        "the paper's three phases run in separate processes, every attack is refused",
+        demo::run,
+    ),
+    Stage::new(
+        "bench",
+        "the load generator runs and its figures are sane",
+        demo::bench,
+    ),
+    Stage::new(
+        "fuzz",
+        "no input of a short run crashes a parser",
+        fuzz::short,
+    ),
+    Stage::new(
+        "deny",
+        "licences, bans and sources of all dependencies are allowed",
+        tools::deny,
+    ),
 ];
 
 const SOAK: &[Stage] = &[
-    Stage::new("fuzz-long", "no input of ten CPU minutes a target crashes a parser", fuzz::long),
-    Stage::new("kill", "1,000 kills at random points lose no acknowledged write and gain no PIN try", tools::kill),
+    Stage::new(
+        "fuzz-long",
+        "no input of ten CPU minutes a target crashes a parser",
+        fuzz::long,
+    ),
+    Stage::new(
+        "kill",
+        "1,000 kills at random points lose no acknowledged write and gain no PIN try",
+        tools::kill,
+    ),
 ];
 
 fn main() -> ExitCode {
@@ -54,7 +94,10 @@ fn main() -> ExitCode {
 }
 
 fn run(stages: &[Stage], names: &[&str]) -> ExitCode {
-    if let Some(unknown) = names.iter().find(|name| stages.iter().all(|stage| stage.name != **name)) {
+    if let Some(unknown) = names
+        .iter()
+        .find(|name| stages.iter().all(|stage| stage.name != **name))
+    {
         eprintln!("no stage is called {unknown}; `cargo xtask list` names them");
         return ExitCode::from(1);
     }

@@ -24,7 +24,11 @@ pub(crate) struct Outcome {
 }
 
 impl Stage {
-    pub(crate) const fn new(name: &'static str, proves: &'static str, run: fn() -> Result<String, String>) -> Self {
+    pub(crate) const fn new(
+        name: &'static str,
+        proves: &'static str,
+        run: fn() -> Result<String, String>,
+    ) -> Self {
         Self { name, proves, run }
     }
 
@@ -32,7 +36,12 @@ impl Stage {
         println!("==> {}: {}", self.name, self.proves);
         let start = Instant::now();
         let result = (self.run)();
-        let outcome = Outcome { name: self.name, proves: self.proves, took: start.elapsed(), result };
+        let outcome = Outcome {
+            name: self.name,
+            proves: self.proves,
+            took: start.elapsed(),
+            result,
+        };
         if let Err(cause) = &outcome.result {
             println!("    FAILED: {cause}");
         }
@@ -43,7 +52,13 @@ impl Stage {
 /// Prints one line a stage and the closing count.
 pub(crate) fn report(outcomes: &[Outcome]) -> ExitCode {
     println!();
-    for Outcome { name, proves, took, result } in outcomes {
+    for Outcome {
+        name,
+        proves,
+        took,
+        result,
+    } in outcomes
+    {
         let (mark, note) = match result {
             Ok(note) => ("ok    ", note.as_str()),
             Err(cause) => ("FAILED", cause.lines().next().unwrap_or_default()),
@@ -53,14 +68,27 @@ pub(crate) fn report(outcomes: &[Outcome]) -> ExitCode {
             println!("                          {note}");
         }
     }
-    let failed = outcomes.iter().filter(|outcome| outcome.result.is_err()).count();
-    println!("\nstages: {} passed, {failed} failed", outcomes.len() - failed);
-    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let failed = outcomes
+        .iter()
+        .filter(|outcome| outcome.result.is_err())
+        .count();
+    println!(
+        "\nstages: {} passed, {failed} failed",
+        outcomes.len() - failed
+    );
+    if failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
 /// The root of the workspace.
 pub(crate) fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_path_buf).unwrap_or_default()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .map(Path::to_path_buf)
+        .unwrap_or_default()
 }
 
 /// The cargo that runs this program.
@@ -73,8 +101,14 @@ pub(crate) fn cargo() -> Command {
 /// Runs a command with its output on the terminal.
 pub(crate) fn succeed(command: &mut Command) -> Result<(), String> {
     let shown = format!("{command:?}");
-    let status = command.status().map_err(|error| format!("cannot start {shown}: {error}"))?;
-    if status.success() { Ok(()) } else { Err(format!("{shown}: {status}")) }
+    let status = command
+        .status()
+        .map_err(|error| format!("cannot start {shown}: {error}"))?;
+    if status.success() {
+        Ok(())
+    } else {
+        Err(format!("{shown}: {status}"))
+    }
 }
 
 /// Runs a command and returns its standard output; standard error goes to the terminal.
@@ -85,7 +119,11 @@ pub(crate) fn output(command: &mut Command) -> Result<String, String> {
         .output()
         .map_err(|error| format!("cannot start {shown}: {error}"))?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    if output.status.success() { Ok(text) } else { Err(format!("{shown}: {}\n{text}", output.status)) }
+    if output.status.success() {
+        Ok(text)
+    } else {
+        Err(format!("{shown}: {}\n{text}", output.status))
+    }
 }
 
 /// Whether a program is on the PATH.
@@ -106,8 +144,14 @@ pub(crate) fn need(program: &str, package: &str) -> Result<(), String> {
     let mut update = Command::new("apt-get");
     succeed(update.args(["-qq", "update"]))?;
     let mut install = Command::new("apt-get");
-    install
-        .env("DEBIAN_FRONTEND", "noninteractive")
-        .args(["-qq", "-y", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=500", "install", package]);
+    install.env("DEBIAN_FRONTEND", "noninteractive").args([
+        "-qq",
+        "-y",
+        "--no-install-recommends",
+        "-o",
+        "DPkg::Lock::Timeout=500",
+        "install",
+        package,
+    ]);
     succeed(&mut install).map_err(|error| format!("{error}; install {package} by hand"))
 }

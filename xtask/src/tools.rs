@@ -13,7 +13,15 @@ pub(crate) fn format() -> Proof {
 }
 
 pub(crate) fn lints() -> Proof {
-    succeed(cargo().args(["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
+    succeed(cargo().args([
+        "clippy",
+        "--quiet",
+        "--workspace",
+        "--all-targets",
+        "--",
+        "-D",
+        "warnings",
+    ]))?;
     Ok(String::new())
 }
 
@@ -26,7 +34,8 @@ pub(crate) fn tests() -> Proof {
 
 pub(crate) fn docs() -> Proof {
     let mut doc = cargo();
-    doc.env("RUSTDOCFLAGS", "-D warnings").args(["doc", "--quiet", "--workspace", "--no-deps"]);
+    doc.env("RUSTDOCFLAGS", "-D warnings")
+        .args(["doc", "--quiet", "--workspace", "--no-deps"]);
     succeed(&mut doc)?;
     Ok(String::new())
 }
@@ -37,14 +46,25 @@ pub(crate) fn deny() -> Proof {
         println!("    building cargo-deny (some minutes, once a machine)");
         succeed(cargo().args(["install", "--quiet", "--locked", "cargo-deny@0.20.2"]))?;
     }
-    succeed(Command::new("cargo").current_dir(root()).args(["deny", "check", "licenses", "bans", "sources"]))?;
+    succeed(
+        Command::new("cargo")
+            .current_dir(root())
+            .args(["deny", "check", "licenses", "bans", "sources"]),
+    )?;
     Ok("advisories: run `cargo deny check advisories` where the network reaches them".into())
 }
 
 pub(crate) fn kill() -> Proof {
     let mut test = cargo();
     test.env("GOSE_KILLS", "1000").args([
-        "test", "--release", "--package", "gosed", "--test", "kill", "--", "--nocapture",
+        "test",
+        "--release",
+        "--package",
+        "gosed",
+        "--test",
+        "kill",
+        "--",
+        "--nocapture",
     ]);
     succeed(&mut test)?;
     Ok(String::new())

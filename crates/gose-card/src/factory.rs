@@ -5,7 +5,7 @@ use std::sync::Arc;
 use gose_element::drive::piv::Slot;
 
 use crate::{
-    applet::{Applet, piv},
+    applet::{Applet, eap_tls::EapTlsApplet, piv},
     card::Card,
     keystore::KeyStore,
     nvm::{Delta, Nvm},
@@ -46,7 +46,10 @@ pub fn birth(guid: [u8; 16]) -> Delta {
 /// did not, no PIN can be verified (`6984`).
 #[must_use]
 pub fn new_card(nvm: Nvm, keys: Arc<dyn KeyStore>) -> Card {
-    let applets: Vec<Box<dyn Applet>> = vec![Box::new(piv::PivApplet::new(Random::system()))];
+    let applets: Vec<Box<dyn Applet>> = vec![
+        Box::new(piv::PivApplet::new(Random::system())),
+        Box::new(EapTlsApplet::new()),
+    ];
     Card::new(nvm, keys, applets)
 }
 

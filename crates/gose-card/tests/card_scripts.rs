@@ -9,7 +9,11 @@
 use std::{fs, path::Path, sync::Arc};
 
 use gose_card::{
-    Card, Hosted, Memory, applet::piv::PivApplet, factory, keystore::SoftwareKeyStore, nvm::Nvm,
+    Card, Hosted, Memory,
+    applet::{eap_tls::EapTlsApplet, piv::PivApplet},
+    factory,
+    keystore::SoftwareKeyStore,
+    nvm::Nvm,
     random::Random,
 };
 use gose_element::SecureElement;
@@ -43,7 +47,10 @@ fn card() -> Hosted<Memory> {
     let card = Card::new(
         nvm,
         Arc::new(SoftwareKeyStore),
-        vec![Box::new(PivApplet::new(counting))],
+        vec![
+            Box::new(PivApplet::new(counting)),
+            Box::new(EapTlsApplet::new()),
+        ],
     );
     let mut card = Hosted::new(card, Memory::default());
     card.power_on().unwrap();

@@ -4,3 +4,4 @@
 #![allow(clippy::unwrap_used)]
 
 pub mod pki;
+pub mod world;

@@ -150,6 +150,15 @@ impl Authority {
         Leaf { chain, key, serial }
     }
 
+    /// Certifies a public key whose private key is elsewhere, e.g. in an element; the request's own key is
+    /// not used. Leaf first, without the root.
+    #[must_use]
+    pub fn certify(&self, request: Request, public: &impl rcgen::PublicKeyData) -> Vec<Vec<u8>> {
+        let certificate = request.params.signed_by(public, &self.issuer).unwrap();
+        let chain = [certificate.der()].into_iter().chain(&self.chain);
+        chain.map(|der| der.to_vec()).collect()
+    }
+
     /// A revocation list that names these, valid until 2090.
     #[must_use]
     pub fn crl(&self, revoked: &[&Leaf]) -> CertificateRevocationListDer<'static> {

@@ -460,9 +460,8 @@ impl Applet for EapTlsApplet {
         &AID
     }
 
-    fn select(&mut self, env: &mut Env<'_>) -> Response {
+    fn select(&mut self, _env: &mut Env<'_>) -> Response {
         self.forget();
-        pins::install(env.nvm);
         StatusWord::NORMAL.into()
     }
 

@@ -5,26 +5,16 @@ use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use super::command::Holder;
-use crate::{nvm::Nvm, pin::Reference};
+use crate::{
+    factory::{EAP_OPERATOR as OPERATOR, EAP_PIN as BEARER},
+    nvm::Nvm,
+    pin::Reference,
+};
 
-/// "0000", three tries.
-const BEARER: Reference = Reference("eap/pin");
-/// "00000000", ten tries.
-const OPERATOR: Reference = Reference("eap/operator");
 /// The operator PIN that everybody knows.
 const PUBLISHED_OPERATOR: &[u8; 8] = b"00000000";
 /// Present while the bearer's PIN is disabled.
 const DISABLED: &str = "eap/pin-disabled";
-
-/// Gives a card that never held the application its published PINs.
-pub(super) fn install(nvm: &mut Nvm) {
-    if BEARER.tries(nvm).is_none() {
-        BEARER.set(nvm, b"0000\xFF\xFF\xFF\xFF", 3);
-    }
-    if OPERATOR.tries(nvm).is_none() {
-        OPERATOR.set(nvm, PUBLISHED_OPERATOR, 10);
-    }
-}
 
 pub(super) fn reference(holder: Holder) -> Reference {
     match holder {
