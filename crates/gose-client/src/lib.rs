@@ -5,11 +5,14 @@
 #![forbid(unsafe_code)]
 
 pub mod connection;
+pub mod element_key;
 mod endpoint;
 mod error;
 pub mod guest;
 pub mod identity;
 mod link;
+#[cfg(feature = "pki")]
+pub mod pki;
 pub mod record;
 mod remote;
 pub mod tls;

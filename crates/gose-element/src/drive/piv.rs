@@ -54,6 +54,8 @@ enum Pin {
 enum Purpose {
     Select,
     Verify,
+    /// A command of a chain before its last one: only a refusal is an answer.
+    Link,
     Command,
 }
 
@@ -154,7 +156,11 @@ impl<'a> Piv<'a> {
                 if more || index + 1 < commands.len() {
                     step = step.expect_normal();
                 }
-                add(if more { step } else { step.append() }, Purpose::Command);
+                if more {
+                    add(step, Purpose::Link);
+                } else {
+                    add(step.append(), Purpose::Command);
+                }
             }
         }
         Ok((steps, purposes))
@@ -181,7 +187,8 @@ impl<'a> Piv<'a> {
             match purpose {
                 Purpose::Select => self.judge_select(sw)?,
                 Purpose::Verify => self.judge_pin(sw)?,
-                Purpose::Command => answers.extend(outcome),
+                Purpose::Link if sw == StatusWord::NORMAL => {}
+                Purpose::Link | Purpose::Command => answers.extend(outcome),
             }
         }
         match outcomes.failed {

@@ -59,6 +59,12 @@ impl Piv<'_> {
         Ok(key)
     }
 
+    /// Tells the key of a slot that the caller knows from before: saves asking the card.
+    pub fn know(&mut self, slot: Slot, key: PublicKey) {
+        self.keys.retain(|(other, _)| *other != slot);
+        self.keys.push((slot, key));
+    }
+
     /// Signs a message; ECDSA signatures are DER. One script, the PIN included, where the algorithm
     /// tells the length of the block (elliptic curves) or the slot's key is known already.
     ///
