@@ -288,7 +288,9 @@ fn server_name(name: &str) -> SanType {
     }
 }
 
-fn pem(label: &str, der: &[u8]) -> String {
+/// DER as PEM.
+#[must_use]
+pub fn pem(label: &str, der: &[u8]) -> String {
     use std::fmt::Write;
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut out = format!("-----BEGIN {label}-----\n");

@@ -4,6 +4,10 @@
 pub mod config;
 pub mod grid;
 pub mod hypervisor;
+pub mod listen;
+pub mod metrics;
+pub mod node;
+pub mod store;
 
 /// Runs what may take more than a millisecond so that other tasks go on meanwhile, where the runtime
 /// allows it.

@@ -187,8 +187,9 @@ enum Running {
     Shutdown(Seid, u16, bool),
 }
 
-#[derive(Default)]
 struct Clock {
+    idle: Duration,
+    unfinished: Duration,
     now: Duration,
     /// Since when the peer is silent.
     quiet: Duration,
@@ -220,8 +221,15 @@ impl Session {
             sent: false,
             closing: None,
             closed: false,
-            clock: Clock::default(),
+            clock: Clock::new(IDLE, UNFINISHED),
         }
+    }
+
+    /// The same session with other time limits than [`IDLE`] and [`UNFINISHED`].
+    #[must_use]
+    pub fn with_time_limits(mut self, idle: Duration, unfinished: Duration) -> Self {
+        self.clock = Clock::new(idle, unfinished);
+        self
     }
 
     /// Takes bytes from the peer.
@@ -749,17 +757,32 @@ impl Session {
         if self.running.is_some() || self.closing.is_some() {
             return None;
         }
-        let idle = self.clock.quiet + IDLE;
+        let idle = self.clock.quiet + self.clock.idle;
         if self.is_between_requests() {
             return Some(idle);
         }
-        let left = UNFINISHED.saturating_sub(self.clock.waited);
+        let left = self.clock.unfinished.saturating_sub(self.clock.waited);
         Some(idle.min(self.clock.now + left))
     }
 
-    /// A request begins with its first byte, not with its first whole line.
-    fn is_between_requests(&self) -> bool {
+    /// Whether no request is in progress: a session that may close without harm. A request begins with
+    /// its first byte, not with its first whole line.
+    #[must_use]
+    pub fn is_between_requests(&self) -> bool {
         matches!(self.state, State::Between) && self.input.len() == 0
+    }
+}
+
+impl Clock {
+    fn new(idle: Duration, unfinished: Duration) -> Self {
+        Self {
+            idle,
+            unfinished,
+            now: Duration::ZERO,
+            quiet: Duration::ZERO,
+            waited: Duration::ZERO,
+            stirred: false,
+        }
     }
 }
 

@@ -12,7 +12,7 @@ pub struct Limits {
     pub connections: u32,
     /// From the first byte of TCP to the end of the TLS handshake.
     pub handshake_timeout_s: Seconds,
-    /// Without a byte from the client outside of a request.
+    /// Without a byte from the client.
     pub idle_timeout_s: Seconds,
     /// From BEGIN to END.
     pub request_timeout_s: Seconds,

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 pub use access::{Aid, AidRule, ByDefault, Caller, Filter, FilterRule, Name, Role, Seids, User};
 pub use limits::Limits;
 pub use slot::{Slot, SlotKind};
-pub use tls::{KeyReference, KeySlot, Secret, Tls, TlsKey};
+pub use tls::{KeyReference, KeySlot, Secret, Tls, TlsKey, TrustDomain};
 pub use value::{Seconds, Text};
 
 /// Everything that a node is told.

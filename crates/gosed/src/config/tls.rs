@@ -15,6 +15,9 @@ pub struct Tls {
     pub certificate_file: PathBuf,
     /// The private key of the leaf.
     pub key: TlsKey,
+    /// The trust domain of SPIFFE identifiers; without it none counts, and no VM-Auth-Token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trust_domain: Option<Text<TrustDomain>>,
     /// Authorities of clients. A bare common name in their certificates counts for nothing.
     #[serde(default)]
     pub client_anchor_files: Vec<PathBuf>,
@@ -66,6 +69,30 @@ pub enum TlsKey {
     },
     /// In an element of this node.
     Element(KeyReference),
+}
+
+/// The first part of a SPIFFE identifier.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TrustDomain(pub String);
+
+impl FromStr for TrustDomain {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if gose_proto::identity::is_trust_domain(text) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(format!(
+                "\"{text}\" is no trust domain; a DNS name in lower case"
+            ))
+        }
+    }
+}
+
+impl fmt::Display for TrustDomain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
 }
 
 /// A key in an element of this node.

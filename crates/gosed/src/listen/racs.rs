@@ -1,0 +1,323 @@
+//! RACS over a stream: the shell around [`Session`], which runs operations on leases.
+
+use std::{sync::Arc, time::Duration};
+
+use gose_proto::racs::{Close, Completion, Failure, Mode, Operation, Output, Seid, Session};
+use tokio::{
+    io::{AsyncBufRead, AsyncBufReadExt, AsyncWrite, AsyncWriteExt},
+    time::{Instant, Sleep, timeout},
+};
+
+use super::Stop;
+use crate::{
+    config::Limits,
+    grid::{Eviction, Grid, Lease, Peer, Plane, Refusal},
+};
+
+/// How long an administrator waits for the holder of an element to give it up.
+const EVICTION: Duration = Duration::from_secs(5);
+
+/// Why a session ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Ended {
+    /// The peer closed.
+    #[error("the peer closed the connection")]
+    Peer,
+    /// The connection broke.
+    #[error("the connection broke")]
+    Broken,
+    /// The session's own rules.
+    #[error("{0:?}")]
+    Closed(Close),
+    /// The peer does not read its responses.
+    #[error("the peer does not read its responses")]
+    NotReading,
+    /// The peer's certificate is no longer good.
+    #[error("the peer's certificate is no longer good")]
+    Revoked,
+    /// The node stops.
+    #[error("the node stops")]
+    Stopping,
+}
+
+/// Serves RACS until the peer or the node ends it. Whatever the session holds is powered down and
+/// unlocked when this returns or is dropped.
+///
+/// With [`Mode::Gather`] consecutive APDU lines become one script: for nodes that relay.
+pub async fn serve<S>(
+    stream: S,
+    grid: &Arc<Grid>,
+    peer: &Peer,
+    limits: &Limits,
+    mode: Mode,
+    stop: Stop,
+) -> Ended
+where
+    S: AsyncBufRead + AsyncWrite + Unpin,
+{
+    let session = Session::new(mode).with_time_limits(
+        limits.idle_timeout_s.duration(),
+        limits.request_timeout_s.duration(),
+    );
+    let mut shell = Shell {
+        stream,
+        session,
+        leases: Leases {
+            grid,
+            peer,
+            held: Vec::new(),
+        },
+        write_timeout: limits.write_timeout_s.duration(),
+        start: Instant::now(),
+        stop,
+    };
+    let ended = shell.serve().await;
+    drop(shell.leases);
+    if ended != Ended::Broken && ended != Ended::NotReading {
+        let _ = timeout(shell.write_timeout, shell.stream.shutdown()).await;
+    }
+    ended
+}
+
+struct Shell<'a, S> {
+    stream: S,
+    session: Session,
+    leases: Leases<'a>,
+    write_timeout: Duration,
+    start: Instant,
+    stop: Stop,
+}
+
+/// What a session waits for.
+enum Event {
+    /// Bytes came; so many.
+    Read(usize),
+    Broken,
+    Eviction(Eviction),
+    Timer,
+    Stop,
+}
+
+impl<S: AsyncBufRead + AsyncWrite + Unpin> Shell<'_, S> {
+    async fn serve(&mut self) -> Ended {
+        let timer = tokio::time::sleep_until(self.start);
+        tokio::pin!(timer);
+        loop {
+            if let Err(ended) = self.run_down().await {
+                return ended;
+            }
+            self.session.expire(self.start.elapsed());
+            if let Some(deadline) = self.session.deadline().map(|after| self.start + after)
+                && (deadline < timer.deadline() || timer.is_elapsed())
+            {
+                timer.as_mut().reset(deadline);
+            }
+            let event = self.wait(timer.as_mut()).await;
+            self.session.expire(self.start.elapsed());
+            match event {
+                Event::Read(0) => return Ended::Peer,
+                Event::Read(_) | Event::Timer => {}
+                Event::Broken => return Ended::Broken,
+                Event::Eviction(eviction) => {
+                    if self.leases.give_up(&eviction) {
+                        return Ended::Revoked;
+                    }
+                }
+                Event::Stop => return Ended::Stopping,
+            }
+        }
+    }
+
+    async fn wait(&mut self, timer: std::pin::Pin<&mut Sleep>) -> Event {
+        // A request that has begun is finished before the node stops.
+        let idle = self.session.is_between_requests();
+        tokio::select! {
+            biased;
+            read = self.stream.fill_buf(), if self.session.wants_input() => match read {
+                Ok(bytes) => {
+                    let count = bytes.len();
+                    self.session.receive(bytes);
+                    self.stream.consume(count);
+                    Event::Read(count)
+                }
+                Err(_) => Event::Broken,
+            },
+            eviction = self.leases.peer.evictions.wait() => Event::Eviction(eviction),
+            () = self.stop.stopped(), if idle => Event::Stop,
+            () = timer => Event::Timer,
+        }
+    }
+
+    /// Runs and sends until the session waits for bytes.
+    async fn run_down(&mut self) -> Result<(), Ended> {
+        loop {
+            match self.session.poll() {
+                None => return Ok(()),
+                Some(Output::Send(bytes)) => {
+                    write(&mut self.stream, bytes, self.write_timeout).await?
+                }
+                Some(Output::Close(reason)) => return Err(Ended::Closed(reason)),
+                Some(Output::Run(operation)) => {
+                    let completion = self.run(operation).await?;
+                    self.session.complete(completion);
+                }
+            }
+        }
+    }
+
+    async fn run(&mut self, operation: Operation) -> Result<Completion, Ended> {
+        let evictions = &self.leases.peer.evictions;
+        let seid = target(&operation);
+        let mut deferred = None;
+        let completion = {
+            let run = self.leases.run(operation);
+            tokio::pin!(run);
+            // An element in this task answers at once; what else takes time is not waited for with
+            // responses in the hand.
+            let at_once = tokio::select! {
+                biased;
+                completion = &mut run => Some(completion),
+                () = std::future::ready(()) => None,
+            };
+            match at_once {
+                Some(completion) => completion,
+                None => {
+                    if let Some(bytes) = self.session.flush() {
+                        write(&mut self.stream, bytes, self.write_timeout).await?;
+                    }
+                    loop {
+                        tokio::select! {
+                            biased;
+                            completion = &mut run => break completion,
+                            eviction = evictions.wait() => match eviction {
+                                Eviction::End => return Err(Ended::Revoked),
+                                Eviction::Elements(seids) if seid.is_some_and(|seid| seids.contains(&seid)) => {
+                                    deferred = Some(Eviction::Elements(seids));
+                                    break Completion::Failed(Failure::InUse);
+                                }
+                                other => deferred = Some(other),
+                            },
+                        }
+                    }
+                }
+            }
+        };
+        if let Some(eviction) = deferred {
+            self.leases.give_up(&eviction);
+        }
+        Ok(completion)
+    }
+}
+
+/// One write and one flush, within the time limit.
+async fn write<S: AsyncWrite + Unpin>(
+    stream: &mut S,
+    bytes: &[u8],
+    limit: Duration,
+) -> Result<(), Ended> {
+    let written = timeout(limit, async {
+        stream.write_all(bytes).await?;
+        stream.flush().await
+    });
+    match written.await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(_)) => Err(Ended::Broken),
+        Err(_) => Err(Ended::NotReading),
+    }
+}
+
+fn target(operation: &Operation) -> Option<Seid> {
+    match operation {
+        Operation::List => None,
+        Operation::PowerOn { seid }
+        | Operation::Reset { seid, .. }
+        | Operation::Apdus { seid, .. }
+        | Operation::Shutdown { seid } => Some(*seid),
+    }
+}
+
+/// What a session holds.
+struct Leases<'a> {
+    grid: &'a Arc<Grid>,
+    peer: &'a Peer,
+    held: Vec<Lease>,
+}
+
+impl Leases<'_> {
+    async fn run(&mut self, operation: Operation) -> Completion {
+        let done = match operation {
+            Operation::List => Ok(Completion::Seids(self.grid.list(self.peer))),
+            Operation::PowerOn { seid } => self.power_on(seid).await,
+            Operation::Reset { seid, warm } => self.reset(seid, warm).await,
+            Operation::Apdus { seid, script } => match self.lease(seid) {
+                Ok(lease) => {
+                    let ran = lease.run(script).await;
+                    Ok(Completion::Apdus {
+                        done: ran.done,
+                        failed: ran.refused.as_ref().map(Failure::from),
+                    })
+                }
+                Err(refusal) => Err(refusal),
+            },
+            Operation::Shutdown { seid } => self.shutdown(seid).await,
+        };
+        done.unwrap_or_else(|refusal| Completion::Failed(Failure::from(&refusal)))
+    }
+
+    async fn power_on(&mut self, seid: Seid) -> Result<Completion, Refusal> {
+        let powered = self.lease(seid)?.power_on().await;
+        self.keep_if(seid, powered.is_ok());
+        let powered = powered?;
+        Ok(Completion::PoweredOn {
+            atr: Some(powered.atr.as_bytes().to_vec()),
+            already: powered.already,
+        })
+    }
+
+    async fn reset(&mut self, seid: Seid, warm: bool) -> Result<Completion, Refusal> {
+        let reset = self.lease(seid)?.reset(warm).await;
+        self.keep_if(seid, reset.is_ok());
+        Ok(Completion::Reset {
+            atr: Some(reset?.as_bytes().to_vec()),
+        })
+    }
+
+    async fn shutdown(&mut self, seid: Seid) -> Result<Completion, Refusal> {
+        let at = self.held.iter().position(|lease| lease.seid() == seid);
+        match at {
+            Some(at) => self.held.swap_remove(at).shutdown().await,
+            None => self.grid.evict(self.peer, seid, EVICTION).await?,
+        }
+        Ok(Completion::Shutdown)
+    }
+
+    /// The lease of an element, taken now if the session has none.
+    fn lease(&mut self, seid: Seid) -> Result<&mut Lease, Refusal> {
+        let at = match self.held.iter().position(|lease| lease.seid() == seid) {
+            Some(at) => at,
+            None => {
+                let plane = self.grid.plane(self.peer, seid).unwrap_or(Plane::User);
+                self.held.push(self.grid.open(self.peer, seid, plane)?);
+                self.held.len() - 1
+            }
+        };
+        Ok(&mut self.held[at])
+    }
+
+    /// An element without power is not kept locked.
+    fn keep_if(&mut self, seid: Seid, powered: bool) {
+        if !powered {
+            self.held.retain(|lease| lease.seid() != seid);
+        }
+    }
+
+    /// Whether everything is given up: the session ends.
+    fn give_up(&mut self, eviction: &Eviction) -> bool {
+        match eviction {
+            Eviction::End => return true,
+            Eviction::Review => self.held.retain(Lease::is_permitted),
+            Eviction::Elements(seids) => self.held.retain(|lease| !seids.contains(&lease.seid())),
+        }
+        false
+    }
+}

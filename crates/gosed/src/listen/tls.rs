@@ -1,0 +1,199 @@
+//! `[tls]` read into what a listener needs.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use gose_proto::identity::Generations;
+use rustls::{
+    RootCertStore, ServerConfig,
+    pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, pem, pem::PemObject},
+    server::{NoServerSessionStorage, VerifierBuilderError, WebPkiClientVerifier},
+    sign::{CertifiedKey, SigningKey, SingleCertAndKey},
+    version::{TLS12, TLS13},
+};
+
+use super::{Handlers, admission::Admission};
+use crate::config;
+
+/// What a listener needs; replaced as a whole at a reload.
+#[derive(Debug)]
+pub struct Tls {
+    /// For the handshakes.
+    pub server: Arc<ServerConfig>,
+    /// Who is let in.
+    pub admission: Arc<Admission>,
+}
+
+/// Why `[tls]` cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file cannot be read.
+    #[error("cannot read {path}: {cause}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        cause: pem::Error,
+    },
+    /// A file holds nothing of what it should.
+    #[error("{path} holds no {what} in PEM")]
+    Empty {
+        /// The file.
+        path: PathBuf,
+        /// What is missing.
+        what: &'static str,
+    },
+    /// Others may read a private key.
+    #[error("{path}: {cause}")]
+    Mode {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        cause: io::Error,
+    },
+    /// No client could ever be let in.
+    #[error("[tls] needs client-anchor-files or user-anchor-files")]
+    NoAnchors,
+    /// Anchors or revocation lists are not usable.
+    #[error("anchors or revocation lists: {0}")]
+    Verifier(#[from] VerifierBuilderError),
+    /// Certificate and key are not usable.
+    #[error("certificate-file and key: {0}")]
+    Certificate(#[from] rustls::Error),
+}
+
+/// Loads certificates, anchors and revocation lists. `key` is the private key where it is not in a file.
+///
+/// # Errors
+/// [`TlsError`], naming the file.
+pub fn load(
+    tls: &config::Tls,
+    key: Option<Arc<dyn SigningKey>>,
+    handlers: &Handlers,
+    tokens: Arc<dyn Generations + Send + Sync>,
+) -> Result<Tls, TlsError> {
+    let admission = Arc::new(admission(tls, tokens)?);
+    let chain = certificates(&tls.certificate_file)?;
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let key = match (key, &tls.key) {
+        (Some(key), _) => key,
+        (None, config::TlsKey::File { file }) => {
+            provider.key_provider.load_private_key(private_key(file)?)?
+        }
+        (None, config::TlsKey::Element(_)) => {
+            let reason = "the element of the key is not at hand".to_owned();
+            return Err(rustls::Error::General(reason).into());
+        }
+    };
+    let certified = CertifiedKey::new(chain, key);
+    certified.keys_match()?;
+    let versions: &[_] = match tls.danger_tls12 {
+        true => &[&TLS13, &TLS12],
+        false => &[&TLS13],
+    };
+    let mut server = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(versions)?
+        .with_client_cert_verifier(admission.clone())
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
+    // A resumed session would go on with a certificate that nobody looked at again: none is resumed.
+    server.session_storage = Arc::new(NoServerSessionStorage {});
+    server.send_tls13_tickets = 0;
+    server.alpn_protocols = handlers.names();
+    Ok(Tls {
+        server: Arc::new(server),
+        admission,
+    })
+}
+
+fn admission(
+    tls: &config::Tls,
+    tokens: Arc<dyn Generations + Send + Sync>,
+) -> Result<Admission, TlsError> {
+    let read = |files: &[PathBuf]| -> Result<Vec<_>, TlsError> {
+        let read: Result<Vec<_>, _> = files.iter().map(|file| certificates(file)).collect();
+        Ok(read?.concat())
+    };
+    let clients = read(&tls.client_anchor_files)?;
+    let users = read(&tls.user_anchor_files)?;
+    let mut roots = RootCertStore::empty();
+    for anchor in clients.iter().chain(&users) {
+        roots.add(anchor.clone())?;
+    }
+    if roots.is_empty() {
+        return Err(TlsError::NoAnchors);
+    }
+    let mut crls = Vec::new();
+    for file in &tls.crl_files {
+        crls.extend(revocation_lists(file)?);
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut builder =
+        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).with_crls(crls);
+    if !tls.crl_files.is_empty() {
+        // Issuers without a list, as hv-ca with its tokens of a day, are not asked for one; a list that
+        // is there and has expired refuses.
+        builder = builder
+            .allow_unknown_revocation_status()
+            .enforce_revocation_expiration();
+    }
+    let trust_domain = tls.trust_domain.as_ref().map(|domain| domain.0.0.clone());
+    Ok(Admission::new(
+        builder.build()?,
+        &clients,
+        &users,
+        trust_domain,
+        tokens,
+    ))
+}
+
+/// The certificates in a PEM file.
+///
+/// # Errors
+/// [`TlsError::Read`], [`TlsError::Empty`].
+pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    read_all(path, "certificate")
+}
+
+/// The revocation lists in a PEM file.
+///
+/// # Errors
+/// [`TlsError::Read`], [`TlsError::Empty`].
+pub fn revocation_lists(
+    path: &Path,
+) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsError> {
+    read_all(path, "revocation list")
+}
+
+/// The private key in a PEM file that nobody else may read.
+///
+/// # Errors
+/// [`TlsError::Mode`], [`TlsError::Read`].
+pub fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+    crate::store::private_file(path).map_err(|cause| TlsError::Mode {
+        path: path.to_owned(),
+        cause,
+    })?;
+    PrivateKeyDer::from_pem_file(path).map_err(|cause| TlsError::Read {
+        path: path.to_owned(),
+        cause,
+    })
+}
+
+fn read_all<T: PemObject>(path: &Path, what: &'static str) -> Result<Vec<T>, TlsError> {
+    let failed = |cause| TlsError::Read {
+        path: path.to_owned(),
+        cause,
+    };
+    let read: Result<Vec<T>, _> = T::pem_file_iter(path).map_err(failed)?.collect();
+    let read = read.map_err(failed)?;
+    if read.is_empty() {
+        return Err(TlsError::Empty {
+            path: path.to_owned(),
+            what,
+        });
+    }
+    Ok(read)
+}

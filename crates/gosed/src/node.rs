@@ -1,0 +1,297 @@
+//! A node: grid, listeners, reload, stop.
+
+use std::{
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use gose_proto::identity::Generations;
+use tokio::task::JoinSet;
+
+use crate::{
+    config::{Config, ConfigError},
+    grid::{Grid, Policy},
+    listen::{
+        AdminShared, AdminSocket, Handler, Handlers, Listener, Sessions, Shared, Stop, Stopper,
+        admission::NoGenerations,
+        tls::{self, TlsError},
+    },
+    metrics::Metrics,
+    store::{self, StoreError},
+};
+
+/// How often certificates of open sessions are looked at again, for those that expire.
+const REVIEW: Duration = Duration::from_secs(60);
+
+/// A node that does not listen yet: roles register their protocols on it.
+pub struct Node {
+    config: Config,
+    grid: Arc<Grid>,
+    handlers: Handlers,
+    tokens: Arc<dyn Generations + Send + Sync>,
+    metrics: Arc<Metrics>,
+    stopper: Stopper,
+    stop: Stop,
+}
+
+/// A node that listens. Dropping it cuts every connection; [`Running::stop`] does it gently.
+pub struct Running {
+    grid: Arc<Grid>,
+    sessions: Arc<Sessions>,
+    shared: Option<Arc<Shared>>,
+    handlers: Handlers,
+    tokens: Arc<dyn Generations + Send + Sync>,
+    metrics: Arc<Metrics>,
+    address: Option<SocketAddr>,
+    stopper: Stopper,
+    tasks: JoinSet<()>,
+}
+
+/// Why a node does not start, or keeps what it had at a reload.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Certificates.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// Images of software elements.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A socket.
+    #[error("cannot listen on {place}: {cause}")]
+    Listen {
+        /// Address or path.
+        place: String,
+        /// What the system says.
+        cause: io::Error,
+    },
+}
+
+impl Node {
+    /// A node with the slots and the policy of a configuration.
+    ///
+    /// # Errors
+    /// [`StartError::Store`].
+    pub fn new(config: Config) -> Result<Self, StartError> {
+        for danger in config.dangers() {
+            tracing::warn!("{danger}");
+        }
+        let specs = store::specs(&config)?;
+        let timeout = config.limits.apdu_timeout_s.duration();
+        let grid = Grid::new(specs, Policy::new(&config), timeout);
+        let (stopper, stop) = Stopper::new();
+        Ok(Self {
+            config,
+            grid,
+            handlers: Handlers::default(),
+            tokens: Arc::new(NoGenerations),
+            metrics: Arc::default(),
+            stopper,
+            stop,
+        })
+    }
+
+    /// The elements.
+    #[must_use]
+    pub fn grid(&self) -> &Arc<Grid> {
+        &self.grid
+    }
+
+    /// The configuration.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Tells when the node stops.
+    #[must_use]
+    pub fn when_stopped(&self) -> Stop {
+        self.stop.clone()
+    }
+
+    /// Serves a protocol beside RACS.
+    pub fn register(&mut self, alpn: &'static [u8], handler: Arc<dyn Handler>) {
+        self.handlers.register(alpn, handler);
+    }
+
+    /// What is known about virtual machines' tokens.
+    pub fn know_tokens(&mut self, tokens: Arc<dyn Generations + Send + Sync>) {
+        self.tokens = tokens;
+    }
+
+    /// Listens.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing listens then.
+    pub async fn start(self) -> Result<Running, StartError> {
+        let mut running = Running {
+            grid: self.grid,
+            sessions: Arc::default(),
+            shared: None,
+            handlers: self.handlers,
+            tokens: self.tokens,
+            metrics: self.metrics,
+            address: None,
+            stopper: self.stopper,
+            tasks: JoinSet::new(),
+        };
+        // The admin socket first: a key in an element needs it to be made.
+        running.serve_admin(&self.config, &self.stop)?;
+        running.serve_tls(&self.config, &self.stop).await?;
+        Ok(running)
+    }
+}
+
+impl Running {
+    /// Where it listens for TLS.
+    #[must_use]
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.address
+    }
+
+    /// The elements.
+    #[must_use]
+    pub fn grid(&self) -> &Arc<Grid> {
+        &self.grid
+    }
+
+    /// The sessions that are open.
+    #[must_use]
+    pub fn sessions(&self) -> &Arc<Sessions> {
+        &self.sessions
+    }
+
+    /// The counters.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Takes certificates, revocation lists, users, rules and slots from a configuration. Sessions whose
+    /// certificate is no longer good end; leases that policy no longer gives are taken back. Addresses
+    /// and limits stay as they were.
+    ///
+    /// # Errors
+    /// [`StartError`]; everything stays as it was.
+    pub fn reload(&self, config: &Config) -> Result<(), StartError> {
+        let specs = store::specs(config)?;
+        if let (Some(shared), Some(section)) = (&self.shared, &config.tls) {
+            let key = store::tls_key(&self.grid, section)?;
+            let tls = tls::load(section, key, &self.handlers, self.tokens.clone())?;
+            shared.tls.store(Arc::new(tls));
+        }
+        self.grid.replace_slots(specs);
+        self.grid.replace_policy(Policy::new(config));
+        self.sessions.review();
+        if let Some(shared) = &self.shared {
+            self.sessions.verify_again(&shared.tls.load().admission);
+        }
+        Metrics::add(&self.metrics.reloads);
+        tracing::info!("configuration reloaded");
+        Ok(())
+    }
+
+    /// Reads the configuration again; on any error the node goes on with what it has.
+    ///
+    /// # Errors
+    /// [`StartError`]; everything stays as it was.
+    pub fn reload_file(&self, path: &Path) -> Result<(), StartError> {
+        self.reload(&Config::read(path)?)
+    }
+
+    /// Stops accepting, lets running requests end within the drain time, closes.
+    pub async fn stop(mut self) {
+        self.stopper.stop();
+        while self.tasks.join_next().await.is_some() {}
+    }
+
+    fn serve_admin(&mut self, config: &Config, stop: &Stop) -> Result<(), StartError> {
+        let Some(admin) = &config.admin else {
+            return Ok(());
+        };
+        let socket = AdminSocket::bind(&admin.socket).map_err(|cause| StartError::Listen {
+            place: admin.socket.display().to_string(),
+            cause,
+        })?;
+        let shared = AdminShared {
+            grid: self.grid.clone(),
+            sessions: self.sessions.clone(),
+            handlers: self.handlers.clone(),
+            limits: config.limits.clone(),
+        };
+        self.tasks.spawn(socket.serve(shared, stop.clone()));
+        Ok(())
+    }
+
+    async fn serve_tls(&mut self, config: &Config, stop: &Stop) -> Result<(), StartError> {
+        let (Some(listen), Some(section)) = (&config.listen, &config.tls) else {
+            return Ok(());
+        };
+        let key = store::tls_key(&self.grid, section)?;
+        let tls = tls::load(section, key, &self.handlers, self.tokens.clone())?;
+        let shared = Arc::new(Shared {
+            grid: self.grid.clone(),
+            tls: ArcSwap::from_pointee(tls),
+            sessions: self.sessions.clone(),
+            handlers: self.handlers.clone(),
+            limits: config.limits.clone(),
+            metrics: self.metrics.clone(),
+        });
+        let failed = |cause| StartError::Listen {
+            place: listen.address.to_string(),
+            cause,
+        };
+        let listener = Listener::bind(listen.address, shared.clone())
+            .await
+            .map_err(failed)?;
+        self.address = Some(listener.address().map_err(failed)?);
+        self.tasks.spawn(listener.serve(stop.clone()));
+        self.tasks.spawn(review(shared.clone(), stop.clone()));
+        self.shared = Some(shared);
+        Ok(())
+    }
+}
+
+/// Ends sessions whose certificates expire.
+async fn review(shared: Arc<Shared>, mut stop: Stop) {
+    loop {
+        tokio::select! {
+            () = stop.stopped() => return,
+            () = tokio::time::sleep(REVIEW) => {}
+        }
+        let shared = shared.clone();
+        let again = move || shared.sessions.verify_again(&shared.tls.load().admission);
+        let _ = tokio::task::spawn_blocking(again).await;
+    }
+}
+
+/// Reads everything that a configuration names, as a start would, and listens nowhere.
+///
+/// # Errors
+/// [`StartError`].
+pub fn check(path: &Path) -> Result<Config, StartError> {
+    let config = Config::read(path)?;
+    store::specs(&config)?;
+    if let Some(section) = &config.tls {
+        let in_file = matches!(section.key, crate::config::TlsKey::File { .. });
+        if in_file {
+            tls::load(section, None, &Handlers::default(), Arc::new(NoGenerations))?;
+        }
+    }
+    Ok(config)
+}
+
+/// Where the configuration is sought when none is named.
+#[must_use]
+pub fn default_path() -> PathBuf {
+    let own =
+        std::env::var_os("XDG_CONFIG_HOME").map(|home| Path::new(&home).join("gose/gosed.toml"));
+    own.filter(|path| path.exists())
+        .unwrap_or_else(|| "/etc/gose/gosed.toml".into())
+}

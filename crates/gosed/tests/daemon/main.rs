@@ -1,0 +1,10 @@
+//! The daemon on loopback, with a test PKI: every kind of bad input has its exact answer, and others are
+//! served meanwhile.
+
+mod admin;
+mod certificates;
+mod input;
+mod limits;
+mod locks;
+mod reload;
+mod world;

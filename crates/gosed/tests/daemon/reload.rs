@@ -1,0 +1,93 @@
+//! What a reload reaches.
+
+use std::time::{Duration, Instant};
+
+use crate::world::{SELECT, Settings, World};
+
+fn settings(tls: String, more: &str) -> Settings {
+    Settings {
+        elements: 2,
+        tls,
+        more: more.into(),
+        ..Settings::default()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revoked_certificate_is_cut_at_once() {
+    let world = World::small().await;
+    let (good, bad) = (world.users.user("bob"), world.users.user("alice"));
+    let (mut bob, mut alice) = (world.connect(&good).await, world.connect(&bad).await);
+    bob.check(&["ECHO a"], "+009 001 a").await;
+    alice.check(&["POWERON SE1"], "+008 001…").await;
+    let crl = world.users.write_crl(&[&bad], world.dir.path(), "crl");
+    let start = Instant::now();
+    world.reload(&settings(format!("crl-files = [{crl:?}]"), ""));
+    alice.rest().await.1.unwrap();
+    assert!(start.elapsed() < Duration::from_secs(1));
+    bob.check(&["ECHO still"], "+009 001 still").await;
+    world
+        .root()
+        .await
+        .check(&["POWERON SE1"], "+008 001…")
+        .await;
+    let mut again = world.connect(&bad).await;
+    let error = again.rest().await.1.unwrap_err();
+    assert!(error.to_string().contains("CertificateRevoked"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revocation_list_that_is_corrupt_or_old_lets_nobody_in() {
+    let world = World::small().await;
+    let path = world.path("crl.pem");
+    std::fs::write(
+        &path,
+        "-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n",
+    )
+    .unwrap();
+    let dir = world.dir.path().to_str().unwrap();
+    let text = format!(
+        "version = 1\n[listen]\n[tls]\ncertificate-file = \"{dir}/node.pem\"\nkey = {{ file = \"{dir}/node.key\" }}\n\
+         user-anchor-files = [\"{dir}/users.pem\"]\ncrl-files = [{path:?}]\n"
+    );
+    let config = gosed::config::Config::parse(&text).unwrap();
+    let error = world.node.reload(&config).unwrap_err().to_string();
+    assert!(error.contains("revocation list"), "{error}");
+    // Everything stays as it was.
+    world
+        .alice()
+        .await
+        .check(&["LIST"], "+004 001 SE1 SE2")
+        .await;
+    let old = world.users.crl_until(&[], 2021);
+    std::fs::write(&path, pem(&old)).unwrap();
+    world.reload(&settings(format!("crl-files = [{path:?}]"), ""));
+    let error = world.alice().await.rest().await.1.unwrap_err();
+    assert!(error.to_string().contains("alert"), "{error}");
+}
+
+fn pem(der: &[u8]) -> String {
+    gose_testkit::pki::pem("X509 CRL", der)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn slots_and_users_come_and_go() {
+    let world = World::small().await;
+    let (mut alice, mut bob) = (world.alice().await, world.bob().await);
+    let select = format!("APDU SE2 {SELECT} CONTINUE=9000");
+    bob.check(&[&select], "+006 001 61…").await;
+    let more =
+        "[[slot]]\nseid = \"SE3\"\nkind = \"software\"\n[[user]]\ncn = \"bob\"\nseid = [\"SE3\"]\n";
+    world.reload(&settings(String::new(), more));
+    // What is selected stays so, and the lock.
+    bob.check(&["APDU SE2 00200080"], "+006 001 63C3").await;
+    alice.check(&["POWERON SE2"], "-708 001…").await;
+    bob.check(&["LIST"], "+004 001 SE2 SE3").await;
+    world.reload(&Settings {
+        elements: 1,
+        more: String::new(),
+        ..Settings::default()
+    });
+    alice.check(&["LIST"], "+004 001 SE1").await;
+    bob.check(&["POWERON SE3"], "-608 001…").await;
+}
