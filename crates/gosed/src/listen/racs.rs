@@ -112,11 +112,10 @@ impl<S: AsyncBufRead + AsyncWrite + Unpin> Shell<'_, S> {
             {
                 timer.as_mut().reset(deadline);
             }
-            let event = self.wait(timer.as_mut()).await;
-            self.session.expire(self.start.elapsed());
-            match event {
+            match self.wait(timer.as_mut()).await {
                 Event::Read(0) => return Ended::Peer,
-                Event::Read(_) | Event::Timer => {}
+                Event::Read(_) => {}
+                Event::Timer => self.session.expire(self.start.elapsed()),
                 Event::Broken => return Ended::Broken,
                 Event::Eviction(eviction) => {
                     if self.leases.give_up(&eviction) {
@@ -136,6 +135,8 @@ impl<S: AsyncBufRead + AsyncWrite + Unpin> Shell<'_, S> {
             read = self.stream.fill_buf(), if self.session.wants_input() => match read {
                 Ok(bytes) => {
                     let count = bytes.len();
+                    // What was waited counts against the peer, however little came then.
+                    self.session.expire(self.start.elapsed());
                     self.session.receive(bytes);
                     self.stream.consume(count);
                     Event::Read(count)

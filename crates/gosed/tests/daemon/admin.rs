@@ -29,7 +29,7 @@ async fn a_node_without_certificates() {
     operator.check(&["LIST"], "+004 001 SE1").await;
     let select = format!("APDU SE1 {SELECT} CONTINUE=9000");
     operator
-        .check(&[&select, "APDU SE1 00DB3FFF035C015A"], "+006 002 6982")
+        .check(&[&select, "APDU SE1 00DB3FFF035C015A"], "+006 002 6A80")
         .await;
     // Another daemon does not take the socket over.
     let second = Node::new(Config::parse(&text).unwrap())

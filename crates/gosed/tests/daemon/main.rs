@@ -1,6 +1,8 @@
 //! The daemon on loopback, with a test PKI: every kind of bad input has its exact answer, and others are
 //! served meanwhile.
 
+#![allow(clippy::unwrap_used)]
+
 mod admin;
 mod certificates;
 mod input;

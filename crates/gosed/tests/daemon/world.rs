@@ -193,9 +193,6 @@ allow = ["*"]
 cn = "alice"
 seid = ["*"]
 [[user]]
-cn = "bob"
-seid = ["SE2"]
-[[user]]
 cn = "root"
 seid = ["*"]
 role = "admin"
@@ -203,6 +200,9 @@ role = "admin"
     );
     for number in 1..=*elements {
         writeln!(text, "[[slot]]\nseid = \"SE{number}\"\nkind = \"software\"").unwrap();
+    }
+    if *elements >= 2 {
+        text += "[[user]]\ncn = \"bob\"\nseid = [\"SE2\"]\n";
     }
     text + more
 }
