@@ -16,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-use gose_proto::identity::attach::{AttachError, Chain};
+use gose_proto::identity::attach::{AttachError, Chain, Serial, TranscriptHash};
 use rustls::{
     ClientConfig, RootCertStore, client::Resumption, crypto::aws_lc_rs::default_provider,
     version::TLS13,
@@ -145,9 +145,43 @@ impl Guest {
         self.open(EAP).map(EapChannel::new)
     }
 
+    /// The serial number of the current token.
+    #[must_use]
+    pub fn serial(&self) -> Serial {
+        self.attach().serial().clone()
+    }
+
+    /// Has the hypervisor's element sign a handshake that presents the token with this serial, for TLS stacks
+    /// other than [`Guest::open_racs`]'s.
+    ///
+    /// # Errors
+    /// [`GuestError::Refused`] with the endpoint's reason.
+    pub fn sign(
+        &self,
+        serial: &Serial,
+        scheme: u16,
+        hash: TranscriptHash,
+    ) -> Result<Vec<u8>, GuestError> {
+        self.attach().sign(serial, scheme, hash)
+    }
+
+    /// A further channel to this guest's listener, on which TLS is still to begin.
+    ///
+    /// # Errors
+    /// [`GuestError::NoChannel`].
+    pub fn channel(&self) -> Result<UnixStream, GuestError> {
+        self.control().open(Request::Session)
+    }
+
+    /// The anchors of the hypervisor's TLS identity.
+    #[must_use]
+    pub fn roots(&self) -> Arc<RootCertStore> {
+        self.roots.clone()
+    }
+
     /// Opens a TLS session for a protocol, and finishes its handshake.
     fn open(&self, protocol: &[u8]) -> Result<Link, GuestError> {
-        let socket = self.control().open(Request::Session)?;
+        let socket = self.channel()?;
         let keys = AttachKeys::new(self.attach.clone());
         let config =
             client_config(self.roots.clone(), keys, protocol).map_err(crate::Error::from)?;
