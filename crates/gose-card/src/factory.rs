@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use gose_element::drive::piv::Slot;
+use gose_element::drive::piv::{CHUID, Slot, cardholder_unique_identifier};
 
 use crate::{
     applet::{Applet, eap_tls::EapTlsApplet, piv},
@@ -18,7 +18,6 @@ pub const EAP_PIN: pin::Reference = pin::Reference("eap/pin");
 /// The operator's PIN of the EAP-TLS application: "00000000" at birth, 10 tries.
 pub const EAP_OPERATOR: pin::Reference = pin::Reference("eap/operator");
 
-const CHUID: u32 = 0x5F_C102;
 const CCC: u32 = 0x5F_C107;
 
 /// The first delta of every card's memory: published default PINs, the card capability container, and a
@@ -31,7 +30,7 @@ pub fn birth(guid: [u8; 16]) -> Delta {
     piv::PIN.set(&mut nvm, b"123456\xFF\xFF", 3);
     piv::PUK.set(&mut nvm, b"12345678", 3);
     for (tag, content) in [
-        (CHUID, piv::cardholder_unique_identifier(guid)),
+        (CHUID, cardholder_unique_identifier(guid)),
         (CCC, piv::CARD_CAPABILITY_CONTAINER.to_vec()),
     ] {
         if let Some(name) = piv::object_name(tag) {

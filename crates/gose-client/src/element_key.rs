@@ -35,7 +35,7 @@ struct Inner {
 }
 
 impl ElementKey {
-    /// The key of a slot. The PIN is shown with each signature; slot 9E needs none.
+    /// The key of a slot of an element that is powered up. The PIN is shown with each signature; slot 9E needs none.
     ///
     /// # Errors
     /// [`PivError`] where the element does not answer or the slot holds no key.
@@ -175,14 +175,13 @@ fn schemes(algorithm: Algorithm) -> &'static [(SignatureScheme, Scheme)] {
     }
 }
 
-/// Runs an operation while nobody else uses the element.
+/// Runs an operation on the element, which is powered up, while nobody else uses it.
 fn with<T>(
     element: &SharedElement,
     operation: impl FnOnce(&mut dyn SecureElement) -> Result<T, PivError>,
 ) -> Result<T, PivError> {
     // Whoever panicked in the middle left the element in an unknown state: SELECT comes first anyway.
     let mut element = element.lock().unwrap_or_else(PoisonError::into_inner);
-    element.power_on()?;
     operation(&mut *element)
 }
 

@@ -18,7 +18,7 @@ use crate::{
 };
 
 pub use self::{
-    objects::{CARD_CAPABILITY_CONTAINER, cardholder_unique_identifier, object_name},
+    objects::{CARD_CAPABILITY_CONTAINER, object_name},
     reference::{PIN, PUK},
 };
 

@@ -2,3 +2,4 @@
 
 pub mod eap_tls;
 pub mod piv;
+pub mod provision;

@@ -4,6 +4,7 @@
 mod encode;
 mod error;
 mod management;
+mod objects;
 mod operations;
 mod slot;
 
@@ -15,6 +16,7 @@ use zeroize::Zeroizing;
 
 pub use self::{
     error::PivError,
+    objects::{CHUID, cardholder_unique_identifier},
     operations::PublicKey,
     slot::{Slot, SlotError},
 };
