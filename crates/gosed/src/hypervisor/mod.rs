@@ -5,6 +5,9 @@
 
 pub mod attach;
 pub mod domain;
+pub mod eap_relay;
 pub mod generations;
+pub mod guest_tls;
 pub mod key;
+pub mod process;
 pub mod token;

@@ -1,0 +1,160 @@
+//! A leased element for code that blocks: the drivers of PIV and of EAP-TLS, signatures within TLS.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use gose_element::{Atr, ElementError, Outcomes, Script, SecureElement, Seid, Step};
+use gose_proto::apdu::Response;
+use tokio::runtime::Handle;
+
+use crate::{
+    grid::{Grid, Lease, Names, Peer, Plane, Ran, Refusal},
+    long_step,
+};
+
+/// How often a locked element is tried again.
+const AGAIN: Duration = Duration::from_millis(5);
+
+/// How long a script of the daemon's own waits for an element that a session holds.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A lease as a [`SecureElement`]. Calls block their thread; other tasks of the runtime go on.
+pub struct Leased {
+    lease: Lease,
+    runtime: Handle,
+}
+
+impl Leased {
+    /// A lease, driven by the runtime of this thread.
+    #[must_use]
+    pub fn new(lease: Lease) -> Self {
+        Self {
+            lease,
+            runtime: Handle::current(),
+        }
+    }
+
+    /// Opens an element, waiting at most `patience` while another session holds it. Blocks.
+    ///
+    /// # Errors
+    /// [`Refusal`]; [`Refusal::InUse`] after `patience`.
+    pub fn wait_for(
+        grid: &Arc<Grid>,
+        peer: &Peer,
+        seid: Seid,
+        plane: Plane,
+        patience: Duration,
+    ) -> Result<Self, Refusal> {
+        let start = Instant::now();
+        loop {
+            match grid.open(peer, seid, plane) {
+                Ok(lease) => return Ok(Self::new(lease)),
+                Err(Refusal::InUse) if start.elapsed() < patience => {
+                    long_step(|| std::thread::sleep(AGAIN));
+                }
+                Err(refusal) => return Err(refusal),
+            }
+        }
+    }
+}
+
+impl SecureElement for Leased {
+    fn power_on(&mut self) -> Result<Atr, ElementError> {
+        let powered = long_step(|| self.runtime.block_on(self.lease.power_on()));
+        powered.map(|powered| powered.atr).map_err(no_answer)
+    }
+
+    /// The element keeps its power for as long as it is leased; what was selected and verified is
+    /// forgotten.
+    fn power_off(&mut self) {
+        let _ = long_step(|| self.runtime.block_on(self.lease.reset(false)));
+    }
+
+    fn reset(&mut self, warm: bool) -> Result<Atr, ElementError> {
+        let reset = long_step(|| self.runtime.block_on(self.lease.reset(warm)));
+        reset.map_err(no_answer)
+    }
+
+    fn transmit(&mut self, apdu: &[u8]) -> Result<Response, ElementError> {
+        let mut outcomes = self.run(&Script::from(Step::new(apdu)));
+        match (outcomes.done.pop().flatten(), outcomes.failed) {
+            (Some(outcome), _) => Ok(Response {
+                data: outcome.body,
+                sw: outcome.sw,
+            }),
+            (None, Some(error)) => Err(error),
+            (None, None) => Err(ElementError::Mute),
+        }
+    }
+
+    fn run(&mut self, script: &Script) -> Outcomes {
+        let Ran { done, refused } =
+            long_step(|| self.runtime.block_on(self.lease.run(script.clone())));
+        Outcomes {
+            done,
+            failed: refused.map(no_answer),
+        }
+    }
+}
+
+/// An element that the daemon itself uses for a key: leased for each script alone, so that several keys of
+/// one element, and its administrators, get along. Nothing that a script selects or verifies outlives it.
+pub struct PerScript {
+    grid: Arc<Grid>,
+    seid: Seid,
+    runtime: Handle,
+}
+
+impl PerScript {
+    /// An element of this grid.
+    #[must_use]
+    pub fn new(grid: &Arc<Grid>, seid: Seid) -> Self {
+        Self {
+            grid: grid.clone(),
+            seid,
+            runtime: Handle::current(),
+        }
+    }
+
+    fn lease(&self) -> Result<Leased, ElementError> {
+        let peer = Peer::new(self.grid.new_sid(), Names::Operator);
+        let _runtime = self.runtime.enter();
+        Leased::wait_for(&self.grid, &peer, self.seid, Plane::User, PATIENCE).map_err(no_answer)
+    }
+}
+
+impl SecureElement for PerScript {
+    fn power_on(&mut self) -> Result<Atr, ElementError> {
+        self.lease()?.power_on()
+    }
+
+    fn power_off(&mut self) {}
+
+    fn reset(&mut self, _warm: bool) -> Result<Atr, ElementError> {
+        self.power_on()
+    }
+
+    fn transmit(&mut self, apdu: &[u8]) -> Result<Response, ElementError> {
+        self.lease()?.transmit(apdu)
+    }
+
+    fn run(&mut self, script: &Script) -> Outcomes {
+        match self.lease() {
+            Ok(mut element) => element.run(script),
+            Err(error) => Outcomes {
+                done: Vec::new(),
+                failed: Some(error),
+            },
+        }
+    }
+}
+
+fn no_answer(refusal: Refusal) -> ElementError {
+    match refusal {
+        Refusal::Unauthorised | Refusal::Forbidden(_) => ElementError::Refused,
+        Refusal::InUse => ElementError::InUse,
+        Refusal::Element(error) => error,
+    }
+}
