@@ -131,7 +131,7 @@ impl GenerationFile {
             .path
             .parent()
             .filter(|path| !path.as_os_str().is_empty());
-        File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
+        File::open(directory.unwrap_or_else(|| Path::new(".")))?.sync_all()
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
