@@ -224,43 +224,57 @@ impl World {
         world
     }
 
-    /// A whole conversation: EAP-Request/Identity to EAP-Success or EAP-Failure, then the keys.
+    /// A whole conversation, from EAP-Request/Identity to EAP-Success or EAP-Failure, then the keys.
     ///
     /// # Errors
     /// Of either element; a refusal of EAP is no error but an end.
     pub fn drive(&mut self) -> Result<Ended, Error> {
+        let (mut ended, keys) = self.converse(|peer, authenticator| {
+            if [state(peer), state(authenticator)] == [3, 3] {
+                Ok::<_, Error>(Some((keys(peer)?, keys(authenticator)?)))
+            } else {
+                Ok(None)
+            }
+        })?;
+        if let Some((peer, authenticator)) = keys? {
+            (ended.peer, ended.authenticator) = (Some(peer), Some(authenticator));
+        }
+        Ok(ended)
+    }
+
+    /// A whole conversation; then `then` has both ends, still open.
+    ///
+    /// # Errors
+    /// As [`World::drive`].
+    pub fn converse<T>(
+        &mut self,
+        then: impl FnOnce(&mut EapTls<'_, Element>, &mut EapTls<'_, Element>) -> T,
+    ) -> Result<(Ended, T), Error> {
         let mut peer = EapTls::open(&mut self.peer, &Opening::new(PIN, label(Role::Peer)))?;
         let opening = Opening::new(PIN, label(Role::Authenticator));
         let mut authenticator = EapTls::open(&mut self.authenticator, &opening)?;
         let before = self.line.sent;
+        let now = Some(self.now);
         let mut request = Packet::request(0x01, Type::IDENTITY, &[]).encode();
         let end = loop {
-            let responses = pass(&mut self.line, &request, |p| {
-                peer.process(p, Some(self.now))
-            })?;
-            let code = Packet::parse(&request).unwrap().0.code;
+            let response = pass(&mut self.line, &request, |p| peer.process(p, now))?;
+            let code = Packet::parse(&request)?.0.code;
             if matches!(code, Code::Success | Code::Failure) {
                 break code;
             }
-            let Some(response) = responses else { continue };
-            let next = pass(&mut self.line, &response, |p| {
-                authenticator.process(p, Some(self.now))
-            })?;
+            let Some(response) = response else { continue };
+            let next = pass(&mut self.line, &response, |p| authenticator.process(p, now))?;
             // Without an answer the authenticator's host sends its request again.
             request = next.unwrap_or(request);
         };
-        let mut ended = Ended {
+        let ended = Ended {
             end,
             packets: self.line.sent - before,
             states: [state(&mut peer), state(&mut authenticator)],
             peer: None,
             authenticator: None,
         };
-        if ended.states == [3, 3] {
-            ended.peer = Some(keys(&mut peer)?);
-            ended.authenticator = Some(keys(&mut authenticator)?);
-        }
-        Ok(ended)
+        Ok((ended, then(&mut peer, &mut authenticator)))
     }
 
     /// Power goes off and comes back at both elements.
@@ -292,12 +306,17 @@ fn pass(
     Ok(reply.packet().map(<[u8]>::to_vec))
 }
 
-fn state(end: &mut EapTls<'_, Element>) -> u8 {
+/// Get-State.
+pub fn state(end: &mut EapTls<'_, Element>) -> u8 {
     let outcomes = end.run(&gose_element::Step::new([0xA0, 0x19, 0x00, 0x00, 0x01]).into());
     outcomes.last().unwrap().body[0]
 }
 
-fn keys(end: &mut EapTls<'_, Element>) -> Result<Keys, Error> {
+/// Everything that an element gives after success.
+///
+/// # Errors
+/// Refusals of the element.
+pub fn keys(end: &mut EapTls<'_, Element>) -> Result<Keys, Error> {
     let material = gose_element::Step::new([0xA0, 0xA6, 0x00, 0x00, 0x80]);
     let outcomes = end.run(&material.collect(scripts::FETCH).into());
     Ok(Keys {

@@ -1,0 +1,6 @@
+//! EAP-TLS between two elements in memory, and between an element and ordinary TLS.
+#![allow(clippy::unwrap_used)]
+
+mod bridge;
+mod refusal;
+mod success;

@@ -1,0 +1,218 @@
+//! Conversations that succeed: every version, algorithm, fragment size, full and resumed; packets lost and
+//! repeated; sessions that survive power-down and the end of the process.
+
+use std::sync::Arc;
+
+use gose_card::{Hosted, Memory, factory, keystore::SoftwareKeyStore, nvm::Nvm, timing::Cost};
+use gose_element::{Algorithm, SecureElement, drive::eap_tls::Policy};
+use gose_proto::eap::Code;
+use gose_testkit::world::{Element, Ended, Options, World};
+
+/// Private-key operations since the last call, of peer and authenticator.
+fn private_operations(world: &mut World) -> [u64; 2] {
+    [&mut world.peer, &mut world.authenticator].map(|element| {
+        let cost = std::mem::take(&mut element.host_mut().cost);
+        cost.rsa_private + cost.ecdsa_sign
+    })
+}
+
+/// Both ends succeed and hold the same keys.
+pub(crate) fn check(ended: &Ended) {
+    assert_eq!((ended.end, ended.states), (Code::Success, [3, 3]));
+    let (peer, authenticator) = (
+        ended.peer.as_ref().unwrap(),
+        ended.authenticator.as_ref().unwrap(),
+    );
+    assert_eq!(peer.material.len(), 128);
+    assert_eq!(peer.material, authenticator.material);
+    assert_eq!(peer.session_id, authenticator.session_id);
+    assert_eq!(peer.session_id.len(), 65);
+    assert_eq!(peer.session.version, authenticator.session.version);
+    assert_eq!(peer.session.suite, authenticator.session.suite);
+    assert_eq!(peer.session.key_block, authenticator.session.key_block);
+    let sequences =
+        |k: &gose_testkit::world::Keys| (k.session.client_sequence, k.session.server_sequence);
+    assert_eq!(sequences(peer), sequences(authenticator));
+}
+
+#[test]
+fn tls13_full() {
+    let mut world = World::new(&Options::default().version(0x0304));
+    let ended = world.drive().unwrap();
+    check(&ended);
+    let session = &ended.peer.as_ref().unwrap().session;
+    assert_eq!((session.version, session.suite), (0x0304, 0x1301));
+    assert_eq!((session.client_sequence, session.server_sequence), (0, 2));
+}
+
+#[test]
+fn versions_algorithms_fragments_and_resumption() {
+    for algorithm in [Algorithm::P256, Algorithm::Rsa2048] {
+        for version in [0x0303, 0x0304] {
+            for fragments in [100, 240, 1300] {
+                let options = Options::default()
+                    .version(version)
+                    .fragments(fragments)
+                    .algorithm(algorithm);
+                full_and_resumed(&mut World::new(&options), version);
+            }
+        }
+    }
+}
+
+fn full_and_resumed(world: &mut World, version: u16) {
+    private_operations(world);
+    let full = world.drive().unwrap();
+    check(&full);
+    assert_eq!(private_operations(world), [1, 1]);
+    world.cycle_power();
+    world.now += 60;
+    let resumed = world.drive().unwrap();
+    check(&resumed);
+    assert_eq!(private_operations(world), [0, 0], "not resumed");
+    let [full, resumed] = [full, resumed].map(|ended| ended.peer.unwrap());
+    assert_eq!(full.session.version, version);
+    assert_ne!(full.material, resumed.material);
+    assert_eq!(full.peer_certificate, resumed.peer_certificate);
+    let (client, server) = (full.session.client_sequence, full.session.server_sequence);
+    // TLS 1.2: Finished was record 0. TLS 1.3: a ticket and the byte that protects success.
+    assert_eq!(
+        (client, server),
+        if version == 0x0303 { (1, 1) } else { (0, 2) }
+    );
+}
+
+#[test]
+fn every_suite_of_a_policy() {
+    for suite in [0x1301, 0x1302, 0x1303, 0xC02B, 0xCCA9] {
+        let peer = Policy {
+            cipher_suites: vec![suite],
+            ..Policy::default()
+        };
+        let options = Options {
+            peer,
+            ..Options::default()
+        };
+        let ended = World::new(&options).drive().unwrap();
+        check(&ended);
+        let session = ended.peer.unwrap().session;
+        assert_eq!(session.suite, suite);
+        let length = match suite {
+            0x1302 => 96,
+            0x1301 | 0x1303 => 64,
+            0xC02B => 2 * (16 + 4),
+            _ => 2 * (32 + 12),
+        };
+        assert_eq!(session.key_block.len(), length);
+    }
+}
+
+#[test]
+fn packets_are_lost_and_repeated() {
+    for version in [0x0303, 0x0304] {
+        let options = Options::default().version(version).fragments(240);
+        let packets = World::new(&options).drive().unwrap().packets;
+        for number in 0..packets - 1 {
+            let mut world = World::new(&options);
+            private_operations(&mut world);
+            world.line.lost = [number].into();
+            world.line.repeated = [number + 1].into();
+            check(&world.drive().unwrap());
+            assert_eq!(private_operations(&mut world), [1, 1]);
+        }
+    }
+}
+
+/// The same element in another process: its image is replayed.
+fn restart(element: &Element) -> Element {
+    let deltas = [factory::birth([1; 16])].into_iter();
+    let nvm = Nvm::replay(deltas.chain(element.host().log.iter().cloned()));
+    let card = factory::new_card(nvm, Arc::new(SoftwareKeyStore));
+    let mut element = Hosted::new(card, Memory::default());
+    element.power_on().unwrap();
+    element
+}
+
+#[test]
+fn server_sessions_survive_the_process_and_client_sessions_do_not() {
+    for version in [0x0303, 0x0304] {
+        let mut world = World::new(&Options::default().version(version));
+        check(&world.drive().unwrap());
+        world.authenticator = restart(&world.authenticator);
+        private_operations(&mut world);
+        check(&world.drive().unwrap());
+        assert_eq!(private_operations(&mut world), [0, 0]);
+        world.peer = restart(&world.peer);
+        check(&world.drive().unwrap());
+        assert_eq!(private_operations(&mut world), [1, 1]);
+    }
+}
+
+#[test]
+fn sessions_end_after_a_day_and_by_policy() {
+    let mut world = World::new(&Options::default());
+    check(&world.drive().unwrap());
+    world.now += 24 * 60 * 60 + 1;
+    private_operations(&mut world);
+    check(&world.drive().unwrap());
+    assert_eq!(private_operations(&mut world), [1, 1]);
+
+    for version in [0x0303, 0x0304] {
+        let mut options = Options::default().version(version);
+        options.authenticator.resumption = false;
+        let mut world = World::new(&options);
+        check(&world.drive().unwrap());
+        private_operations(&mut world);
+        check(&world.drive().unwrap());
+        assert_eq!(private_operations(&mut world), [1, 1]);
+    }
+}
+
+/// What a conversation cost the two elements, opening and keys included.
+fn costs(world: &mut World) -> [Cost; 2] {
+    for element in [&mut world.peer, &mut world.authenticator] {
+        element.host_mut().cost = Cost::default();
+    }
+    check(&world.drive().unwrap());
+    [world.peer.host().cost, world.authenticator.host().cost]
+}
+
+#[test]
+fn primitives_are_counted() {
+    for algorithm in [Algorithm::P256, Algorithm::Rsa2048] {
+        for version in [0x0303, 0x0304] {
+            let mut world = World::new(&Options::default().version(version).algorithm(algorithm));
+            for cost in costs(&mut world) {
+                let rsa = algorithm.is_rsa();
+                assert!(
+                    (90..=220).contains(&cost.hash_blocks),
+                    "{version:04X} {cost:?}"
+                );
+                assert_eq!(
+                    (cost.rsa_private, cost.ecdsa_sign),
+                    if rsa { (1, 0) } else { (0, 1) }
+                );
+                // The test authority's key is P-256: one verification of the chain, one of the handshake.
+                assert_eq!(
+                    (cost.rsa_public, cost.ecdsa_verify),
+                    if rsa { (1, 1) } else { (0, 2) }
+                );
+                assert_eq!(cost.ec_agree, 2);
+            }
+            for cost in costs(&mut world) {
+                let (blocks, agree) = if version == 0x0303 {
+                    (35..=90, 0)
+                } else {
+                    (100..=200, 2)
+                };
+                assert!(
+                    blocks.contains(&cost.hash_blocks),
+                    "{version:04X} resumed {cost:?}"
+                );
+                assert_eq!(cost.rsa_private + cost.ecdsa_sign, 0);
+                assert_eq!(cost.ec_agree, agree);
+                assert!(cost.io_bytes > 300, "{cost:?}");
+            }
+        }
+    }
+}
