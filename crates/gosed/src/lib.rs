@@ -4,6 +4,7 @@
 pub mod config;
 pub mod grid;
 pub mod hypervisor;
+pub mod keys;
 pub mod leased;
 pub mod listen;
 pub mod metrics;

@@ -4,6 +4,8 @@
 //! the configuration names are read later, by whoever uses them, and all of them by `gosed check`.
 
 mod access;
+mod authentication_server;
+mod hypervisor;
 mod limits;
 mod slot;
 mod tls;
@@ -19,6 +21,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 pub use access::{Aid, AidRule, ByDefault, Caller, Filter, FilterRule, Name, Role, Seids, User};
+pub use authentication_server::{AuthenticationServer, Service};
+pub use hypervisor::{Called, Creator, Guest, Hypervisor, Image};
 pub use limits::Limits;
 pub use slot::{Slot, SlotKind};
 pub use tls::{KeyReference, KeySlot, Secret, Tls, TlsKey, TrustDomain};
@@ -45,6 +49,12 @@ pub struct Config {
     /// Bounds and time limits.
     #[serde(default)]
     pub limits: Limits,
+    /// The hypervisor role.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hypervisor: Option<Hypervisor>,
+    /// The authentication server's role.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub authentication_server: Option<AuthenticationServer>,
     /// Rules for applications on every slot, after the slot's own.
     #[serde(default, rename = "aid")]
     pub aids: Vec<AidRule>,
@@ -212,6 +222,17 @@ impl Config {
                 }
             }
         }
+        let known = |seid: &gose_element::Seid| seen.contains(seid);
+        let hypervisor = self.hypervisor.as_ref().and_then(|role| role.fault(&known));
+        let server = self.authentication_server.as_ref();
+        let server = server.and_then(|role| role.fault(&known));
+        if let Some(fault) = hypervisor.or(server) {
+            return fail(fault);
+        }
+        if (self.hypervisor.is_some() || self.authentication_server.is_some()) && self.tls.is_none()
+        {
+            return fail("[hypervisor] and [authentication-server] need [tls]".into());
+        }
         if self.listen.is_some() && self.tls.is_none() {
             return fail("[listen] needs [tls]: RACS is never served without TLS".into());
         }
@@ -232,6 +253,12 @@ impl Config {
         }
         if let Some(tls) = &mut self.tls {
             tls.paths().into_iter().for_each(against);
+        }
+        if let Some(hypervisor) = &mut self.hypervisor {
+            hypervisor.paths().into_iter().for_each(against);
+        }
+        if let Some(server) = &mut self.authentication_server {
+            server.path().into_iter().for_each(against);
         }
         for slot in &mut self.slots {
             slot.path().into_iter().for_each(against);

@@ -40,11 +40,7 @@ impl Tls {
         let mut paths = vec![&mut self.certificate_file];
         match &mut self.key {
             TlsKey::File { file } => paths.push(file),
-            TlsKey::Element(KeyReference { pin, .. }) => {
-                if let Some(Text(Secret::File(file))) = pin {
-                    paths.push(file);
-                }
-            }
+            TlsKey::Element(key) => paths.extend(key.path()),
         }
         paths.extend(&mut self.client_anchor_files);
         paths.extend(&mut self.user_anchor_files);
@@ -106,6 +102,15 @@ pub struct KeyReference {
     /// Where the PIN is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pin: Option<Text<Secret>>,
+}
+
+impl KeyReference {
+    pub(super) fn path(&mut self) -> Option<&mut PathBuf> {
+        match &mut self.pin {
+            Some(Text(Secret::File(file))) => Some(file),
+            _ => None,
+        }
+    }
 }
 
 /// A PIV key reference: 9A, 9C, 9D, 9E, 82 to 95.

@@ -1,0 +1,142 @@
+//! `[hypervisor]`: guests, their tokens and their elements.
+
+use std::path::PathBuf;
+
+use gose_element::Seid;
+use gose_proto::identity::VmId;
+use serde::{Deserialize, Serialize};
+
+use super::{KeyReference, Name, Seconds, Seids, Text};
+
+/// The hypervisor role.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Hypervisor {
+    /// The chain of `hv-ca`, leaf first: a CA with path length 0 and the URI
+    /// `spiffe://<trust-domain>/hv/<hv-id>`.
+    pub ca_certificate_file: PathBuf,
+    /// The key of `hv-ca`, in an element of this node: slot 9C.
+    pub ca_key: KeyReference,
+    /// The name in this node's certificate, which guests check.
+    pub name: String,
+    /// What guests trust for this node's certificate.
+    pub guest_anchor_files: Vec<PathBuf>,
+    /// Where the generations of virtual machines are kept.
+    #[serde(default = "Hypervisor::default_generation_file")]
+    pub generation_file: PathBuf,
+    /// How long a token is valid; renewed at half of it.
+    #[serde(default = "Hypervisor::default_lifetime")]
+    pub token_lifetime_s: Seconds,
+    /// Where `gose-eap/1` of guests goes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub authentication_server: Option<Called>,
+    /// Programs that guests run.
+    #[serde(default, rename = "image")]
+    pub images: Vec<Image>,
+    /// Who may create virtual machines; nobody else.
+    #[serde(default, rename = "creator")]
+    pub creators: Vec<Creator>,
+    /// Guests that start with the node.
+    #[serde(default, rename = "guest")]
+    pub guests: Vec<Guest>,
+}
+
+/// A node that this one calls.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Called {
+    /// Host and port.
+    pub node: String,
+    /// The name in its certificate.
+    pub name: String,
+}
+
+/// A program that guests run.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Image {
+    /// What `vm create` calls it.
+    pub name: String,
+    /// Program and arguments.
+    pub command: Vec<String>,
+    /// Whether whoever creates a guest may add arguments.
+    #[serde(default)]
+    pub takes_arguments: bool,
+}
+
+/// Somebody who may create virtual machines.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Creator {
+    /// A SPIFFE identifier, or a common name of the users' authority.
+    pub user: Text<Name>,
+    /// How many of theirs may run at a time.
+    pub quota: u32,
+    /// The elements that they may bind to a virtual machine, or `*`.
+    #[serde(default)]
+    pub seid: Vec<Text<Seids>>,
+}
+
+/// A guest that starts with the node.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Guest {
+    /// The domain's UUID.
+    pub uuid: Text<VmId>,
+    /// Its elements: slots of this node, remote ones among them. The first one holds its key.
+    #[serde(default)]
+    pub seid: Vec<Text<Seid>>,
+    /// What it runs.
+    pub image: String,
+}
+
+impl Hypervisor {
+    fn default_generation_file() -> PathBuf {
+        "/var/lib/gose/generations.json".into()
+    }
+
+    fn default_lifetime() -> Seconds {
+        Seconds::new(43_200)
+    }
+
+    pub(super) fn paths(&mut self) -> Vec<&mut PathBuf> {
+        let mut paths = vec![&mut self.ca_certificate_file, &mut self.generation_file];
+        paths.extend(&mut self.guest_anchor_files);
+        paths.extend(self.ca_key.path());
+        paths
+    }
+
+    /// What contradicts itself.
+    pub(super) fn fault(&self, seids: &dyn Fn(&Seid) -> bool) -> Option<String> {
+        let image = |name: &str| self.images.iter().any(|image| image.name == name);
+        for image in &self.images {
+            if image.command.is_empty() {
+                return Some(format!("[[hypervisor.image]] {}: no command", image.name));
+            }
+        }
+        for guest in &self.guests {
+            let place = format!("[[hypervisor.guest]] {}", *guest.uuid);
+            if !image(&guest.image) {
+                return Some(format!("{place}: no [[hypervisor.image]] {}", guest.image));
+            }
+            if let Some(seid) = guest.seid.iter().find(|seid| !seids(seid)) {
+                return Some(format!("{place}: no [[slot]] has seid = \"{}\"", **seid));
+            }
+        }
+        let named = self.creators.iter().flat_map(|creator| &creator.seid);
+        let missing = named
+            .filter_map(|seid| seid.named())
+            .find(|seid| !seids(seid));
+        if let Some(seid) = missing {
+            return Some(format!(
+                "[[hypervisor.creator]]: no [[slot]] has seid = \"{seid}\""
+            ));
+        }
+        (!seids(&self.ca_key.seid)).then(|| {
+            format!(
+                "[hypervisor] ca-key: no [[slot]] has seid = \"{}\"",
+                *self.ca_key.seid
+            )
+        })
+    }
+}
