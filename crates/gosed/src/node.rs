@@ -18,10 +18,10 @@ use crate::{
     listen::{
         AdminShared, AdminSocket, Handler, Handlers, Listener, Sessions, Shared, Stop, Stopper,
         admission::NoGenerations,
-        tls::{self, TlsError},
+        tls::{self, Tls, TlsError},
     },
     metrics::Metrics,
-    store::{self, StoreError},
+    store::{self, Calls, StoreError},
 };
 
 /// How often certificates of open sessions are looked at again, for those that expire.
@@ -33,6 +33,7 @@ pub struct Node {
     grid: Arc<Grid>,
     handlers: Handlers,
     tokens: Arc<dyn Generations + Send + Sync>,
+    calls: Arc<Calls>,
     metrics: Arc<Metrics>,
     stopper: Stopper,
     stop: Stop,
@@ -45,6 +46,7 @@ pub struct Running {
     shared: Option<Arc<Shared>>,
     handlers: Handlers,
     tokens: Arc<dyn Generations + Send + Sync>,
+    calls: Arc<Calls>,
     metrics: Arc<Metrics>,
     address: Option<SocketAddr>,
     stopper: Stopper,
@@ -82,7 +84,8 @@ impl Node {
         for danger in config.dangers() {
             tracing::warn!("{danger}");
         }
-        let specs = store::specs(&config)?;
+        let calls = Arc::default();
+        let specs = store::specs(&config, &calls)?;
         let timeout = config.limits.apdu_timeout_s.duration();
         let grid = Grid::new(specs, Policy::new(&config), timeout);
         let (stopper, stop) = Stopper::new();
@@ -91,6 +94,7 @@ impl Node {
             grid,
             handlers: Handlers::default(),
             tokens: Arc::new(NoGenerations),
+            calls,
             metrics: Arc::default(),
             stopper,
             stop,
@@ -136,6 +140,7 @@ impl Node {
             shared: None,
             handlers: self.handlers,
             tokens: self.tokens,
+            calls: self.calls,
             metrics: self.metrics,
             address: None,
             stopper: self.stopper,
@@ -180,10 +185,9 @@ impl Running {
     /// # Errors
     /// [`StartError`]; everything stays as it was.
     pub fn reload(&self, config: &Config) -> Result<(), StartError> {
-        let specs = store::specs(config)?;
-        if let (Some(shared), Some(section)) = (&self.shared, &config.tls) {
-            let key = store::tls_key(&self.grid, section)?;
-            let tls = tls::load(section, key, &self.handlers, self.tokens.clone())?;
+        let specs = store::specs(config, &self.calls)?;
+        let tls = self.load_tls(config)?;
+        if let (Some(shared), Some(tls)) = (&self.shared, tls) {
             shared.tls.store(Arc::new(tls));
         }
         self.grid.replace_slots(specs);
@@ -229,12 +233,24 @@ impl Running {
         Ok(())
     }
 
-    async fn serve_tls(&mut self, config: &Config, stop: &Stop) -> Result<(), StartError> {
-        let (Some(listen), Some(section)) = (&config.listen, &config.tls) else {
-            return Ok(());
+    /// Reads `[tls]`; calls to other nodes use it from now on.
+    fn load_tls(&self, config: &Config) -> Result<Option<Tls>, StartError> {
+        let Some(section) = &config.tls else {
+            return Ok(None);
         };
         let key = store::tls_key(&self.grid, section)?;
         let tls = tls::load(section, key, &self.handlers, self.tokens.clone())?;
+        if let Some(calls) = &tls.calls {
+            self.calls.replace(calls.clone());
+        }
+        Ok(Some(tls))
+    }
+
+    async fn serve_tls(&mut self, config: &Config, stop: &Stop) -> Result<(), StartError> {
+        let tls = self.load_tls(config)?;
+        let (Some(listen), Some(tls)) = (&config.listen, tls) else {
+            return Ok(());
+        };
         let shared = Arc::new(Shared {
             grid: self.grid.clone(),
             tls: ArcSwap::from_pointee(tls),
@@ -277,7 +293,7 @@ async fn review(shared: Arc<Shared>, mut stop: Stop) {
 /// [`StartError`].
 pub fn check(path: &Path) -> Result<Config, StartError> {
     let config = Config::read(path)?;
-    store::specs(&config)?;
+    store::specs(&config, &Arc::default())?;
     if let Some(section) = &config.tls {
         let in_file = matches!(section.key, crate::config::TlsKey::File { .. });
         if in_file {

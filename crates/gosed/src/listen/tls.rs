@@ -6,16 +6,17 @@ use std::{
     sync::Arc,
 };
 
+use gose_client::tls::Identity;
 use gose_proto::identity::Generations;
 use rustls::{
-    RootCertStore, ServerConfig,
+    ClientConfig, RootCertStore, ServerConfig,
     pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, pem, pem::PemObject},
     server::{NoServerSessionStorage, VerifierBuilderError, WebPkiClientVerifier},
-    sign::{CertifiedKey, SigningKey, SingleCertAndKey},
+    sign::{SigningKey, SingleCertAndKey},
     version::{TLS12, TLS13},
 };
 
-use super::{Handlers, admission::Admission};
+use super::{Handlers, RACS, admission::Admission};
 use crate::config;
 
 /// What a listener needs; replaced as a whole at a reload.
@@ -25,6 +26,8 @@ pub struct Tls {
     pub server: Arc<ServerConfig>,
     /// Who is let in.
     pub admission: Arc<Admission>,
+    /// For RACS to other nodes, where `node-anchor-files` says whom to trust.
+    pub calls: Option<Arc<ClientConfig>>,
 }
 
 /// Why `[tls]` cannot be used.
@@ -63,6 +66,9 @@ pub enum TlsError {
     /// Certificate and key are not usable.
     #[error("certificate-file and key: {0}")]
     Certificate(#[from] rustls::Error),
+    /// Certificate, key, or the anchors of other nodes are not usable.
+    #[error(transparent)]
+    Identity(#[from] gose_client::Error),
 }
 
 /// Loads certificates, anchors and revocation lists. `key` is the private key where it is not in a file.
@@ -88,8 +94,7 @@ pub fn load(
             return Err(rustls::Error::General(reason).into());
         }
     };
-    let certified = CertifiedKey::new(chain, key);
-    certified.keys_match()?;
+    let identity = Identity::new(chain, key)?;
     let versions: &[_] = match tls.danger_tls12 {
         true => &[&TLS13, &TLS12],
         false => &[&TLS13],
@@ -97,7 +102,7 @@ pub fn load(
     let mut server = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(versions)?
         .with_client_cert_verifier(admission.clone())
-        .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(identity.certified_key())));
     // A resumed session would go on with a certificate that nobody looked at again: none is resumed.
     server.session_storage = Arc::new(NoServerSessionStorage {});
     server.send_tls13_tickets = 0;
@@ -105,19 +110,26 @@ pub fn load(
     Ok(Tls {
         server: Arc::new(server),
         admission,
+        calls: calls(tls, &identity)?,
     })
+}
+
+fn calls(tls: &config::Tls, identity: &Identity) -> Result<Option<Arc<ClientConfig>>, TlsError> {
+    if tls.node_anchor_files.is_empty() {
+        return Ok(None);
+    }
+    let anchors = gose_client::tls::anchors(read_files(&tls.node_anchor_files)?)?;
+    Ok(Some(gose_client::tls::client_config(
+        identity, anchors, RACS,
+    )?))
 }
 
 fn admission(
     tls: &config::Tls,
     tokens: Arc<dyn Generations + Send + Sync>,
 ) -> Result<Admission, TlsError> {
-    let read = |files: &[PathBuf]| -> Result<Vec<_>, TlsError> {
-        let read: Result<Vec<_>, _> = files.iter().map(|file| certificates(file)).collect();
-        Ok(read?.concat())
-    };
-    let clients = read(&tls.client_anchor_files)?;
-    let users = read(&tls.user_anchor_files)?;
+    let clients = read_files(&tls.client_anchor_files)?;
+    let users = read_files(&tls.user_anchor_files)?;
     let mut roots = RootCertStore::empty();
     for anchor in clients.iter().chain(&users) {
         roots.add(anchor.clone())?;
@@ -147,6 +159,11 @@ fn admission(
         trust_domain,
         tokens,
     ))
+}
+
+fn read_files(files: &[PathBuf]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let read: Result<Vec<_>, _> = files.iter().map(|file| certificates(file)).collect();
+    Ok(read?.concat())
 }
 
 /// The certificates in a PEM file.
