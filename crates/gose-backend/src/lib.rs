@@ -7,6 +7,8 @@
 pub mod pcsc;
 #[cfg(feature = "pkcs11")]
 pub mod pkcs11;
+#[cfg(any(feature = "tpm", feature = "pkcs11"))]
+mod der;
 mod supervised;
 #[cfg(feature = "tpm")]
 pub mod tpm;

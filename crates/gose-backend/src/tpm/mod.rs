@@ -1,1 +1,213 @@
-//! Keys in a TPM 2.0.
+//! Keys in a TPM 2.0 (TCG TPM 2.0 Library, parts 2 and 3).
+//!
+//! Keys are made under a storage key and kept by the card as wrapped blobs: the TPM holds at most one of them at
+//! a time besides their parent, since it has three places. What was pushed out comes back by its saved context.
+
+mod client;
+mod key;
+mod template;
+mod transport;
+
+use std::{
+    io,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use gose_card::keystore::{Algorithm, KeyError, KeyStore, PrivateKey, Stored};
+use tpm2_protocol::{TpmError as WireError, data::TpmtSignature};
+use zeroize::Zeroizing;
+
+use self::{
+    client::{Client, Code},
+    key::{Blob, TpmKey},
+};
+pub use self::transport::Address;
+
+/// How a TPM is used.
+#[derive(Clone)]
+pub struct Settings {
+    /// Where it is.
+    pub address: Address,
+    /// A persistent storage key to be the parent of all keys, e.g. 8100_0001; without one a primary key is
+    /// derived from the owner's seed. Keys open only under the parent that they were made under.
+    pub parent: Option<u32>,
+    /// The owner hierarchy's authorisation value, for the derived primary key. Empty on most machines.
+    pub owner: Zeroizing<Vec<u8>>,
+    /// The authorisation value of the keys: wrong tries count against the TPM's dictionary-attack protection.
+    pub auth: Zeroizing<Vec<u8>>,
+}
+
+impl Settings {
+    /// A TPM with an empty owner authorisation and keys without one.
+    #[must_use]
+    pub fn new(address: Address) -> Self {
+        Self { address, parent: None, owner: Zeroizing::default(), auth: Zeroizing::default() }
+    }
+}
+
+/// Keys in one TPM.
+#[derive(Clone)]
+pub struct TpmKeyStore {
+    tpm: Arc<Tpm>,
+}
+
+/// What a TPM says about a key, signed by its attestation key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Certified {
+    /// TPMS_ATTEST of type CERTIFY: the key's name, the caller's nonce.
+    pub statement: Vec<u8>,
+    /// ECDSA with SHA-256 over the statement, DER.
+    pub signature: Vec<u8>,
+    /// SubjectPublicKeyInfo of the attestation key.
+    pub attestation_key: Vec<u8>,
+}
+
+/// Why a TPM did nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TpmError {
+    /// The line to the TPM failed.
+    #[error("the TPM cannot be reached: {0}; look at its device or at swtpm")]
+    Line(String),
+    /// The TPM answered with a response code.
+    #[error("the TPM refuses with code {0:#05X}{hint}", hint = hint(*.0))]
+    Refused(u32),
+    /// The TPM asked to try again too often.
+    #[error("the TPM stays busy")]
+    Busy,
+    /// Its answer is not what the standard says.
+    #[error("the TPM's answer is malformed")]
+    Malformed,
+    /// A value does not fit into the TPM's structures.
+    #[error("a value does not fit into the TPM's structures: {0}")]
+    Wire(String),
+}
+
+fn hint(code: u32) -> &'static str {
+    match Code(code) {
+        Code::OBJECT_MEMORY => ": no free place for a key; use /dev/tpmrm0, or flush other programs' keys",
+        Code::LOCKOUT => ": too many wrong authorisations, it is locked; wait, or reset it by tpm2_dictionarylockout",
+        code if [0x08E, 0x0A2].contains(&code.base()) => ": wrong authorisation value",
+        _ => "",
+    }
+}
+
+impl TpmError {
+    fn wire(error: WireError) -> Self {
+        Self::Wire(format!("{error:?}"))
+    }
+
+    fn line(error: &io::Error) -> Self {
+        Self::Line(error.to_string())
+    }
+}
+
+impl From<TpmError> for KeyError {
+    fn from(error: TpmError) -> Self {
+        // TPM_RC_VALUE, _SIZE, _ECC_POINT: about what the caller gave.
+        match &error {
+            TpmError::Refused(code) if [0x084, 0x095, 0x0A7].contains(&Code(*code).base()) => Self::Input,
+            _ => Self::Store(error.to_string()),
+        }
+    }
+}
+
+/// The TPM and what is loaded into it.
+struct Tpm {
+    settings: Settings,
+    state: Mutex<key::State>,
+}
+
+impl Tpm {
+    fn with<T>(&self, f: impl FnOnce(&mut key::Session<'_>) -> Result<T, TpmError>) -> Result<T, TpmError> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        f(&mut key::Session { settings: &self.settings, state: &mut state })
+    }
+}
+
+impl Drop for Tpm {
+    fn drop(&mut self) {
+        // Without a resource manager the place would stay taken.
+        let _ = self.with(|session| session.evict());
+    }
+}
+
+impl TpmKeyStore {
+    /// Keys in the TPM of `settings`. Nothing is sent before the first use.
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        let client = Client::new(settings.address.clone());
+        Self { tpm: Arc::new(Tpm { settings, state: Mutex::new(key::State::new(client)) }) }
+    }
+
+    /// Random bytes of the TPM: up to 32.
+    ///
+    /// # Errors
+    /// [`TpmError`].
+    pub fn random(&self, len: u16) -> Result<Vec<u8>, TpmError> {
+        self.tpm.with(|session| session.random(len.min(32)))
+    }
+
+    /// Seals up to 128 bytes, e.g. the key of a card's image: only this TPM opens them.
+    ///
+    /// # Errors
+    /// [`TpmError`].
+    pub fn seal(&self, secret: &[u8]) -> Result<Vec<u8>, TpmError> {
+        self.tpm.with(|session| session.seal(secret)).map(|blob| blob.encode().to_vec())
+    }
+
+    /// Opens what [`TpmKeyStore::seal`] sealed.
+    ///
+    /// # Errors
+    /// [`TpmError::Malformed`] for anything else, [`TpmError::Refused`] by another TPM or a wrong
+    /// authorisation value.
+    pub fn unseal(&self, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, TpmError> {
+        let blob = Blob::decode(sealed).ok_or(TpmError::Malformed)?;
+        self.tpm.with(|session| session.unseal(&blob))
+    }
+
+    /// The TPM's statement that the key of `blob` lives in it and never left it, over the caller's nonce of up
+    /// to 32 bytes.
+    ///
+    /// # Errors
+    /// [`TpmError`].
+    pub fn certify(&self, blob: &[u8], nonce: &[u8]) -> Result<Certified, TpmError> {
+        let blob = Blob::decode(blob).ok_or(TpmError::Malformed)?;
+        self.tpm.with(|session| session.certify(&blob, nonce))
+    }
+
+    fn key(&self, blob: Blob) -> Result<Arc<dyn PrivateKey>, KeyError> {
+        Ok(Arc::new(TpmKey::new(self.tpm.clone(), blob).ok_or(KeyError::Input)?))
+    }
+}
+
+impl KeyStore for TpmKeyStore {
+    fn generate(&self, algorithm: Algorithm) -> Result<Stored, KeyError> {
+        let template = template::key(algorithm)?;
+        let blob = self.tpm.with(|session| session.create(template)).map_err(|error| match error {
+            // An algorithm or a size of key that this TPM has not.
+            TpmError::Refused(code) if [0x084, 0x087, 0x0A6].contains(&Code(code).base()) => {
+                KeyError::Unsupported
+            }
+            error => error.into(),
+        })?;
+        Ok(Stored { blob: blob.encode(), key: self.key(blob)? })
+    }
+
+    /// Keys of a TPM are born in it.
+    fn import(&self, _pkcs8: &[u8]) -> Result<Stored, KeyError> {
+        Err(KeyError::Unsupported)
+    }
+
+    fn open(&self, blob: &[u8]) -> Result<Arc<dyn PrivateKey>, KeyError> {
+        self.key(Blob::decode(blob).ok_or(KeyError::Input)?)
+    }
+}
+
+/// A DER ECDSA-Sig-Value (RFC 3279, 2.2.3).
+fn der_signature(signature: &TpmtSignature) -> Result<Vec<u8>, TpmError> {
+    use tpm2_protocol::data::TpmuSignature::Ecdsa;
+    match &signature.signature {
+        Ecdsa(numbers) => Ok(crate::der::ecdsa_signature(&numbers.signature_r, &numbers.signature_s)),
+        _ => Err(TpmError::Malformed),
+    }
+}

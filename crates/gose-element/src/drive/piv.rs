@@ -15,6 +15,7 @@ use gose_proto::apdu::{
 use zeroize::Zeroizing;
 
 pub use self::{
+    encode::{input, public_key_info},
     error::PivError,
     objects::{CHUID, cardholder_unique_identifier},
     operations::PublicKey,

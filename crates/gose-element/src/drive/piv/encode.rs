@@ -6,8 +6,12 @@ use gose_proto::apdu::tlv;
 use super::PivError;
 use crate::{Algorithm, Scheme};
 
-/// The block or digest that the card's primitive takes for a message.
-pub(super) fn input(
+/// The block or digest that a private key's primitive takes for a message: GENERAL AUTHENTICATE of a card, and
+/// the raw operations of other key holders.
+///
+/// # Errors
+/// [`PivError::Host`] when the host has no randomness for a salt.
+pub fn input(
     scheme: Scheme,
     algorithm: Algorithm,
     message: &[u8],
@@ -72,7 +76,8 @@ fn mask(block: &mut [u8], seed: &[u8]) {
 
 /// SubjectPublicKeyInfo (RFC 5280, 4.1.2.7) of the value of a `7F49` template (SP 800-73-4, part 2,
 /// table 11); `None` where the template does not fit the algorithm.
-pub(super) fn public_key_info(algorithm: Algorithm, template: &[u8]) -> Option<Vec<u8>> {
+#[must_use]
+pub fn public_key_info(algorithm: Algorithm, template: &[u8]) -> Option<Vec<u8>> {
     const RSA: &[u8] = &[
         0x06, 0x09, 0x2A, 0x86, 0x48, 0x86, 0xF7, 0x0D, 0x01, 0x01, 0x01, 0x05, 0x00,
     ];
