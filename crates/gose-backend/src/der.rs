@@ -16,6 +16,16 @@ fn integer(number: &[u8]) -> Vec<u8> {
     tlv::object(0x02, &[sign, number].concat())
 }
 
+/// The modulus in the SubjectPublicKeyInfo of an RSA key (RFC 8017, A.1.1), without a leading zero.
+#[cfg(feature = "pkcs11")]
+pub(crate) fn modulus(info: &[u8]) -> Option<&[u8]> {
+    let bits = tlv::find(tlv::find(info, 0x30)?, 0x03)?;
+    let key = tlv::find(bits.strip_prefix(&[0])?, 0x30)?;
+    let number = tlv::find(key, 0x02)?;
+    let zeros = number.iter().take_while(|byte| **byte == 0).count();
+    number.get(zeros..)
+}
+
 #[cfg(test)]
 mod tests {
     use gose_proto::hex;

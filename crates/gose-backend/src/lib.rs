@@ -3,12 +3,12 @@
 //! its own, under [`Supervised`] where its driver has no time limit.
 #![deny(unsafe_code)]
 
+#[cfg(any(feature = "tpm", feature = "pkcs11"))]
+mod der;
 #[cfg(feature = "pcsc")]
 pub mod pcsc;
 #[cfg(feature = "pkcs11")]
 pub mod pkcs11;
-#[cfg(any(feature = "tpm", feature = "pkcs11"))]
-mod der;
 mod supervised;
 #[cfg(feature = "tpm")]
 pub mod tpm;

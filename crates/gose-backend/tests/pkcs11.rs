@@ -1,1 +1,108 @@
-//! Under way.
+//! Keys in an HSM; `GOSE_TEST_PKCS11` names module and token: `pkcs11:token=…?module-path=…&pin-value=…`.
+
+mod support;
+
+use gose_backend::pkcs11::{HsmError, Pkcs11KeyStore, Settings};
+use gose_card::keystore::{Algorithm, KeyError, KeyStore, Scheme};
+use gose_proto::pkcs11::Uri;
+use zeroize::Zeroizing;
+
+fn settings() -> Settings {
+    let uri: Uri = support::daemon("GOSE_TEST_PKCS11").parse().unwrap();
+    let module = uri.module_path.clone().unwrap().into();
+    let pin = uri.pin_value.clone();
+    Settings::new(module, uri, pin)
+}
+
+/// One test: a module is initialised once in a process, and the token is taken away.
+#[test]
+fn an_hsm_holds_keys() {
+    let store = Pkcs11KeyStore::new(settings());
+    for algorithm in [Algorithm::P256, Algorithm::P384, Algorithm::Rsa2048] {
+        support::keystore(&store, algorithm);
+    }
+    assert_eq!(
+        store.import(b"a key from outside").map(drop).unwrap_err(),
+        KeyError::Unsupported
+    );
+    let stored = store.generate(Algorithm::P256).unwrap();
+    let key = stored.key.as_ref();
+    // More than 65,536 in one session.
+    support::many("HSM, P-256", key, Scheme::EcdsaP256Sha256, 70_000);
+    support::many(
+        "HSM, RSA-2048",
+        store.generate(Algorithm::Rsa2048).unwrap().key.as_ref(),
+        Scheme::RsaPkcs1Sha256,
+        100,
+    );
+    many_threads(key);
+    token_taken_away(key);
+    wrong_names();
+}
+
+fn many_threads(key: &dyn gose_card::keystore::PrivateKey) {
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                for _ in 0..50 {
+                    key.sign(Scheme::EcdsaP256Sha256, b"m").unwrap();
+                }
+            });
+        }
+    });
+}
+
+/// The token's folder is moved away and back: an error in between, then everything is as before.
+fn token_taken_away(key: &dyn gose_card::keystore::PrivateKey) {
+    let folder = std::path::PathBuf::from(support::daemon("GOSE_TEST_TOKENS"));
+    let away = folder.with_extension("away");
+    std::fs::rename(&folder, &away).unwrap();
+    std::fs::create_dir(&folder).unwrap();
+    let gone = key.sign(Scheme::EcdsaP256Sha256, b"m");
+    std::fs::remove_dir(&folder).unwrap();
+    std::fs::rename(&away, &folder).unwrap();
+    let KeyError::Store(text) = gone.unwrap_err() else {
+        panic!("no such error")
+    };
+    println!("token away: {text}");
+    key.sign(Scheme::EcdsaP256Sha256, b"m").unwrap();
+}
+
+fn wrong_names() {
+    let with = |change: &dyn Fn(&mut Settings)| {
+        let mut settings = settings();
+        change(&mut settings);
+        let store = Pkcs11KeyStore::new(settings);
+        (store.adopt(b"no such key").map(drop).unwrap_err(), store)
+    };
+    let check = |change: &dyn Fn(&mut Settings), error: HsmError| assert_eq!(with(change).0, error);
+    check(&|_| {}, HsmError::NoKey);
+    check(
+        &|settings| settings.token.token = Some("another".into()),
+        HsmError::NoToken,
+    );
+    let (error, _) = with(&|settings| settings.module = "/lib/x86_64-linux-gnu/libm.so.6".into());
+    assert!(matches!(error, HsmError::Module(_)), "{error}");
+}
+
+/// In a process of its own, since a login holds for all of a process's sessions.
+#[test]
+fn a_wrong_pin_is_shown_once() {
+    if std::env::var_os("GOSE_TEST_WRONG_PIN").is_none() {
+        let status = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["a_wrong_pin_is_shown_once", "--exact"])
+            .env("GOSE_TEST_WRONG_PIN", "1")
+            .status()
+            .unwrap();
+        assert!(status.success());
+        return;
+    }
+    let pin = Some(Zeroizing::new("not the pin".to_owned()));
+    let store = Pkcs11KeyStore::new(Settings { pin, ..settings() });
+    for _ in 0..20 {
+        assert_eq!(
+            store.adopt(b"x").map(drop).unwrap_err(),
+            HsmError::PinRefused
+        );
+    }
+}

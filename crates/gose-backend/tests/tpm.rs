@@ -18,15 +18,28 @@ fn a_tpm_holds_keys() {
     for algorithm in [Algorithm::P256, Algorithm::P384, Algorithm::Rsa2048] {
         support::keystore(&store, algorithm);
     }
-    assert_eq!(store.import(b"a key from outside").map(drop).unwrap_err(), KeyError::Unsupported);
+    assert_eq!(
+        store.import(b"a key from outside").map(drop).unwrap_err(),
+        KeyError::Unsupported
+    );
     more_keys_than_places(&store);
     sealed_data(&store);
     certified(&store);
     for (what, algorithm, scheme, count) in [
         ("TPM, P-256", Algorithm::P256, Scheme::EcdsaP256Sha256, 2000),
-        ("TPM, RSA-2048", Algorithm::Rsa2048, Scheme::RsaPkcs1Sha256, 200),
+        (
+            "TPM, RSA-2048",
+            Algorithm::Rsa2048,
+            Scheme::RsaPkcs1Sha256,
+            200,
+        ),
     ] {
-        support::many(what, store.generate(algorithm).unwrap().key.as_ref(), scheme, count);
+        support::many(
+            what,
+            store.generate(algorithm).unwrap().key.as_ref(),
+            scheme,
+            count,
+        );
     }
     drop(store);
     authorisation();
@@ -34,7 +47,9 @@ fn a_tpm_holds_keys() {
 
 /// A TPM has three places; ten keys take turns, by their contexts.
 fn more_keys_than_places(store: &TpmKeyStore) {
-    let keys: Vec<_> = (0..10).map(|_| store.generate(Algorithm::P256).unwrap().key).collect();
+    let keys: Vec<_> = (0..10)
+        .map(|_| store.generate(Algorithm::P256).unwrap().key)
+        .collect();
     for _ in 0..3 {
         for key in &keys {
             key.sign(Scheme::EcdsaP256Sha256, b"in turn").unwrap();
@@ -48,7 +63,10 @@ fn sealed_data(store: &TpmKeyStore) {
     let mut torn = sealed.clone();
     torn[20] ^= 1;
     assert!(matches!(store.unseal(&torn), Err(TpmError::Refused(_))));
-    assert_eq!(store.unseal(b"nothing of ours").unwrap_err(), TpmError::Malformed);
+    assert_eq!(
+        store.unseal(b"nothing of ours").unwrap_err(),
+        TpmError::Malformed
+    );
     assert_eq!(store.random(16).unwrap().len(), 16);
 }
 
@@ -59,28 +77,51 @@ fn certified(store: &TpmKeyStore) {
         .verify(&certified.statement, &certified.signature)
         .unwrap();
     // TPM_GENERATED_VALUE, TPM_ST_ATTEST_CERTIFY, and the nonce.
-    assert_eq!(certified.statement[..6], [0xFF, 0x54, 0x43, 0x47, 0x80, 0x17]);
-    assert!(certified.statement.windows(7).any(|window| window == b"a nonce"));
+    assert_eq!(
+        certified.statement[..6],
+        [0xFF, 0x54, 0x43, 0x47, 0x80, 0x17]
+    );
+    assert!(
+        certified
+            .statement
+            .windows(7)
+            .any(|window| window == b"a nonce")
+    );
 }
 
 /// Keys with an authorisation value: a wrong one is refused, and the TPM counts it.
 fn authorisation() {
     let with = |auth: &[u8]| {
-        TpmKeyStore::new(Settings { auth: Zeroizing::new(auth.to_vec()), ..settings() })
+        TpmKeyStore::new(Settings {
+            auth: Zeroizing::new(auth.to_vec()),
+            ..settings()
+        })
     };
     let blob = with(b"right").generate(Algorithm::P256).unwrap().blob;
-    let sign = |auth: &[u8]| with(auth).open(&blob).unwrap().sign(Scheme::EcdsaP256Sha256, b"m");
+    let sign = |auth: &[u8]| {
+        with(auth)
+            .open(&blob)
+            .unwrap()
+            .sign(Scheme::EcdsaP256Sha256, b"m")
+    };
     sign(b"right").unwrap();
     let mut refusals = Vec::new();
     for _ in 0..40 {
-        let KeyError::Store(text) = sign(b"wrong").unwrap_err() else { panic!("no such error") };
+        let KeyError::Store(text) = sign(b"wrong").unwrap_err() else {
+            panic!("no such error")
+        };
         refusals.push(text);
         if refusals.last().is_some_and(|text| text.contains("locked")) {
             break;
         }
     }
-    assert!(refusals[0].contains("wrong authorisation value"), "{refusals:?}");
+    assert!(
+        refusals[0].contains("wrong authorisation value"),
+        "{refusals:?}"
+    );
     assert!(refusals.last().unwrap().contains("locked"), "{refusals:?}");
-    let KeyError::Store(text) = sign(b"right").unwrap_err() else { panic!("no such error") };
+    let KeyError::Store(text) = sign(b"right").unwrap_err() else {
+        panic!("no such error")
+    };
     assert!(text.contains("locked"), "{text}");
 }

@@ -8,6 +8,7 @@ pub mod apdu;
 pub mod eap;
 pub mod hex;
 pub mod identity;
+pub mod pkcs11;
 pub mod racs;
 pub mod radius;
 pub mod vpcd;

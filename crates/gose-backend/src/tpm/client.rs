@@ -39,7 +39,11 @@ impl Code {
 
     /// The base code of a format-one code, which also names a parameter, handle or session.
     pub(super) fn base(self) -> u32 {
-        if self.0 & 0x80 != 0 { self.0 & 0xBF } else { self.0 }
+        if self.0 & 0x80 != 0 {
+            self.0 & 0xBF
+        } else {
+            self.0
+        }
     }
 
     /// A handle or a saved context that this TPM does not know (any more).
@@ -60,7 +64,11 @@ pub(super) struct Client {
 
 impl Client {
     pub(super) fn new(address: Address) -> Self {
-        Self { address, line: None, epoch: 0 }
+        Self {
+            address,
+            line: None,
+            epoch: 0,
+        }
     }
 
     /// Sends a command with one password authorisation for each of `auths`, in handle order.
@@ -69,15 +77,24 @@ impl Client {
         command: &C,
         auths: &[&[u8]],
     ) -> Result<R, TpmError> {
-        let sessions = auths.iter().map(|value| session(value)).collect::<Result<Vec<_>, _>>()?;
-        let tag = if sessions.is_empty() { TpmSt::NoSessions } else { TpmSt::Sessions };
+        let sessions = auths
+            .iter()
+            .map(|value| session(value))
+            .collect::<Result<Vec<_>, _>>()?;
+        let tag = if sessions.is_empty() {
+            TpmSt::NoSessions
+        } else {
+            TpmSt::Sessions
+        };
         let mut buffer = Zeroizing::new([0_u8; MAX_SIZE]);
         let mut writer = TpmWriter::new(buffer.as_mut_slice());
         tpm_marshal_command(command, tag, &sessions, &mut writer).map_err(TpmError::wire)?;
         let len = writer.len();
         for round in 0..RETRIES {
             let response = self.exchange(&buffer[..len])?;
-            let code = Code(u32::from_be_bytes(*response[6..].first_chunk().ok_or(TpmError::Malformed)?));
+            let code = Code(u32::from_be_bytes(
+                *response[6..].first_chunk().ok_or(TpmError::Malformed)?,
+            ));
             match code {
                 Code(0) => return body(&response),
                 code if code.is_transient() => {
@@ -118,7 +135,9 @@ fn session(value: &[u8]) -> Result<TpmsAuthCommand, TpmError> {
 fn body<R: TpmUnmarshalBody>(response: &[u8]) -> Result<R, TpmError> {
     let tag = u16::from_be_bytes(*response.first_chunk().ok_or(TpmError::Malformed)?);
     let rest = response.get(10..).ok_or(TpmError::Malformed)?;
-    let (handles, mut parameters) = rest.split_at_checked(4 * R::HANDLES).ok_or(TpmError::Malformed)?;
+    let (handles, mut parameters) = rest
+        .split_at_checked(4 * R::HANDLES)
+        .ok_or(TpmError::Malformed)?;
     if tag == TpmSt::Sessions.value() {
         let (size, rest) = parameters.split_first_chunk().ok_or(TpmError::Malformed)?;
         let size = usize::try_from(u32::from_be_bytes(*size)).map_err(|_| TpmError::Malformed)?;

@@ -14,18 +14,18 @@ use tpm2_protocol::{
     TpmMarshal, TpmUnmarshal, TpmWriter,
     basic::{TpmHandle, TpmUint16},
     data::{
-        Tpm2bAuth, Tpm2bData, Tpm2bDigest, Tpm2bEccParameter, Tpm2bEccPoint, Tpm2bPrivate, Tpm2bPublic,
-        Tpm2bPublicKeyRsa, Tpm2bSensitiveCreate, Tpm2bSensitiveData, TpmAlgId, TpmRh, TpmSt, TpmsContext,
-        TpmsEccPoint, TpmsSchemeHash, TpmsSensitiveCreate, TpmtRsaDecrypt, TpmtSigScheme,
-        TpmtTkHashcheck, TpmuPublicId, TpmuSigScheme,
+        Tpm2bAuth, Tpm2bData, Tpm2bDigest, Tpm2bEccParameter, Tpm2bEccPoint, Tpm2bPrivate,
+        Tpm2bPublic, Tpm2bPublicKeyRsa, Tpm2bSensitiveCreate, Tpm2bSensitiveData, TpmAlgId, TpmRh,
+        TpmSt, TpmsContext, TpmsEccPoint, TpmsSchemeHash, TpmsSensitiveCreate, TpmtRsaDecrypt,
+        TpmtSigScheme, TpmtTkHashcheck, TpmuPublicId, TpmuSigScheme,
     },
     frame::{
         TpmCertifyCommand, TpmCertifyResponse, TpmContextLoadCommand, TpmContextLoadResponse,
         TpmContextSaveCommand, TpmContextSaveResponse, TpmCreateCommand, TpmCreatePrimaryCommand,
         TpmCreatePrimaryResponse, TpmCreateResponse, TpmEcdhZGenCommand, TpmEcdhZGenResponse,
         TpmFlushContextCommand, TpmFlushContextResponse, TpmGetRandomCommand, TpmGetRandomResponse,
-        TpmLoadCommand, TpmLoadResponse, TpmRsaDecryptCommand, TpmRsaDecryptResponse, TpmSignCommand,
-        TpmSignResponse, TpmUnsealCommand, TpmUnsealResponse,
+        TpmLoadCommand, TpmLoadResponse, TpmRsaDecryptCommand, TpmRsaDecryptResponse,
+        TpmSignCommand, TpmSignResponse, TpmUnsealCommand, TpmUnsealResponse,
     },
 };
 use zeroize::Zeroizing;
@@ -50,7 +50,10 @@ impl Blob {
         let mut buffer = vec![0; super::transport::MAX_SIZE];
         let mut writer = TpmWriter::new(&mut buffer);
         // Both came from the TPM: together they fit.
-        let written = self.private.marshal(&mut writer).and_then(|()| self.public.marshal(&mut writer));
+        let written = self
+            .private
+            .marshal(&mut writer)
+            .and_then(|()| self.public.marshal(&mut writer));
         let len = if written.is_ok() { writer.len() } else { 0 };
         Zeroizing::new([MAGIC, &buffer[..len]].concat())
     }
@@ -76,7 +79,11 @@ impl State {
     const CONTEXTS: usize = 64;
 
     pub(super) fn new(client: Client) -> Self {
-        Self { client, resident: None, contexts: std::collections::HashMap::new() }
+        Self {
+            client,
+            resident: None,
+            contexts: std::collections::HashMap::new(),
+        }
     }
 }
 
@@ -88,7 +95,10 @@ pub(super) struct Session<'a> {
 
 impl Session<'_> {
     pub(super) fn random(&mut self, len: u16) -> Result<Vec<u8>, TpmError> {
-        let command = TpmGetRandomCommand { handles: [], bytes_requested: TpmUint16::new(len) };
+        let command = TpmGetRandomCommand {
+            handles: [],
+            bytes_requested: TpmUint16::new(len),
+        };
         let response: TpmGetRandomResponse = self.state.client.call(&command, &[])?;
         Ok(response.random_bytes.to_vec())
     }
@@ -98,21 +108,34 @@ impl Session<'_> {
     }
 
     pub(super) fn seal(&mut self, secret: &[u8]) -> Result<Blob, TpmError> {
-        self.create_with(template::sealed(), Tpm2bSensitiveData::try_from(secret).map_err(TpmError::wire)?)
+        self.create_with(
+            template::sealed(),
+            Tpm2bSensitiveData::try_from(secret).map_err(TpmError::wire)?,
+        )
     }
 
-    fn create_with(&mut self, public: Tpm2bPublic, data: Tpm2bSensitiveData) -> Result<Blob, TpmError> {
-        let user_auth = Tpm2bAuth::try_from(self.settings.auth.as_slice()).map_err(TpmError::wire)?;
+    fn create_with(
+        &mut self,
+        public: Tpm2bPublic,
+        data: Tpm2bSensitiveData,
+    ) -> Result<Blob, TpmError> {
+        let user_auth =
+            Tpm2bAuth::try_from(self.settings.auth.as_slice()).map_err(TpmError::wire)?;
         self.under_parent(|client, parent| {
             let command = TpmCreateCommand {
                 handles: [parent],
-                in_sensitive: Tpm2bSensitiveCreate { inner: TpmsSensitiveCreate { user_auth, data } },
+                in_sensitive: Tpm2bSensitiveCreate {
+                    inner: TpmsSensitiveCreate { user_auth, data },
+                },
                 in_public: public,
                 outside_info: Tpm2bData::default(),
                 creation_pcr: Default::default(),
             };
             let made: TpmCreateResponse = client.call(&command, &[&[]])?;
-            Ok(Blob { private: made.out_private, public: made.out_public })
+            Ok(Blob {
+                private: made.out_private,
+                public: made.out_public,
+            })
         })
     }
 
@@ -128,22 +151,27 @@ impl Session<'_> {
     pub(super) fn certify(&mut self, blob: &Blob, nonce: &[u8]) -> Result<Certified, TpmError> {
         let qualifying_data = Tpm2bData::try_from(nonce).map_err(TpmError::wire)?;
         let handle = self.load(blob)?;
-        let result = self.create_primary(template::attestation()).and_then(|(signer, public)| {
-            let command = TpmCertifyCommand {
-                handles: [handle, signer],
-                qualifying_data,
-                in_scheme: TpmtSigScheme::default(),
-            };
-            let auths: [&[u8]; 2] = [&self.settings.auth, &[]];
-            let said: Result<TpmCertifyResponse, _> = self.state.client.call(&command, &auths);
-            self.flush(signer)?;
-            Ok((said?, public))
-        });
+        let result = self
+            .create_primary(template::attestation())
+            .and_then(|(signer, public)| {
+                let command = TpmCertifyCommand {
+                    handles: [handle, signer],
+                    qualifying_data,
+                    in_scheme: TpmtSigScheme::default(),
+                };
+                let auths: [&[u8]; 2] = [&self.settings.auth, &[]];
+                let said: Result<TpmCertifyResponse, _> = self.state.client.call(&command, &auths);
+                self.flush(signer)?;
+                Ok((said?, public))
+            });
         self.flush(handle)?;
         let (said, public) = result?;
         let mut buffer = vec![0; super::transport::MAX_SIZE];
         let mut writer = TpmWriter::new(&mut buffer);
-        said.certify_info.inner.marshal(&mut writer).map_err(TpmError::wire)?;
+        said.certify_info
+            .inner
+            .marshal(&mut writer)
+            .map_err(TpmError::wire)?;
         let (_, attestation_key) = template::read(&public.inner).ok_or(TpmError::Malformed)?;
         Ok(Certified {
             statement: writer.as_bytes().to_vec(),
@@ -159,9 +187,9 @@ impl Session<'_> {
         blob: &Blob,
         operation: impl Fn(&mut Client, TpmHandle, &[u8]) -> Result<T, TpmError>,
     ) -> Result<T, TpmError> {
-        let first = self.resident(number, blob).and_then(|handle| {
-            operation(&mut self.state.client, handle, &self.settings.auth)
-        });
+        let first = self
+            .resident(number, blob)
+            .and_then(|handle| operation(&mut self.state.client, handle, &self.settings.auth));
         match first {
             Err(TpmError::Refused(code)) if Code(code).is_stale() => {
                 self.state.resident = None;
@@ -186,7 +214,10 @@ impl Session<'_> {
         self.evict()?;
         let handle = match self.state.contexts.get(&number).cloned() {
             Some(context) => {
-                let command = TpmContextLoadCommand { handles: [], context };
+                let command = TpmContextLoadCommand {
+                    handles: [],
+                    context,
+                };
                 let loaded: TpmContextLoadResponse = self.state.client.call(&command, &[])?;
                 loaded.handles[0]
             }
@@ -249,7 +280,10 @@ impl Session<'_> {
         result
     }
 
-    fn create_primary(&mut self, public: Tpm2bPublic) -> Result<(TpmHandle, Tpm2bPublic), TpmError> {
+    fn create_primary(
+        &mut self,
+        public: Tpm2bPublic,
+    ) -> Result<(TpmHandle, Tpm2bPublic), TpmError> {
         let command = TpmCreatePrimaryCommand {
             handles: [TpmHandle::new(TpmRh::Owner.value())],
             in_public: public,
@@ -261,8 +295,14 @@ impl Session<'_> {
     }
 
     fn flush(&mut self, handle: TpmHandle) -> Result<(), TpmError> {
-        let command = TpmFlushContextCommand { handles: [], flush_handle: handle };
-        self.state.client.call(&command, &[]).map(|_: TpmFlushContextResponse| ())
+        let command = TpmFlushContextCommand {
+            handles: [],
+            flush_handle: handle,
+        };
+        self.state
+            .client
+            .call(&command, &[])
+            .map(|_: TpmFlushContextResponse| ())
     }
 }
 
@@ -281,14 +321,22 @@ impl TpmKey {
         static NUMBERS: AtomicU64 = AtomicU64::new(0);
         let (algorithm, public) = template::read(&blob.public.inner)?;
         let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
-        Some(Self { tpm, number, blob, algorithm, public })
+        Some(Self {
+            tpm,
+            number,
+            blob,
+            algorithm,
+            public,
+        })
     }
 
     fn run<T>(
         &self,
         operation: impl Fn(&mut Client, TpmHandle, &[u8]) -> Result<T, TpmError>,
     ) -> Result<T, KeyError> {
-        Ok(self.tpm.with(|session| session.with_key(self.number, &self.blob, operation))?)
+        Ok(self
+            .tpm
+            .with(|session| session.with_key(self.number, &self.blob, operation))?)
     }
 
     /// Bytes of a coordinate, and the hash of that length; `None` for RSA.
@@ -330,12 +378,12 @@ impl PrivateKey for TpmKey {
 
     fn sign(&self, scheme: Scheme, message: &[u8]) -> Result<Vec<u8>, KeyError> {
         let input = || {
-            piv::input(scheme, self.algorithm, message).map_err(|error| KeyError::Store(error.to_string()))
+            piv::input(scheme, self.algorithm, message)
+                .map_err(|error| KeyError::Store(error.to_string()))
         };
         match (scheme, self.algorithm) {
-            (Scheme::EcdsaP256Sha256, Algorithm::P256) | (Scheme::EcdsaP384Sha384, Algorithm::P384) => {
-                self.sign_digest(&input()?)
-            }
+            (Scheme::EcdsaP256Sha256, Algorithm::P256)
+            | (Scheme::EcdsaP384Sha384, Algorithm::P384) => self.sign_digest(&input()?),
             // The padding is the host's: a TPM's PSS salts with as many bytes as fit, TLS wants 32.
             (Scheme::RsaPkcs1Sha256 | Scheme::RsaPssSha256, algorithm) if algorithm.is_rsa() => {
                 Ok(self.rsa_raw(&input()?)?.to_vec())
@@ -357,9 +405,17 @@ impl PrivateKey for TpmKey {
         };
         self.run(|client, handle, auth| {
             // An unrestricted key signs digests that the TPM did not make itself.
-            let validation =
-                TpmtTkHashcheck { tag: TpmSt::HashCheck, hierarchy: TpmRh::Null, digest: Default::default() };
-            let command = TpmSignCommand { handles: [handle], digest, in_scheme, validation };
+            let validation = TpmtTkHashcheck {
+                tag: TpmSt::HashCheck,
+                hierarchy: TpmRh::Null,
+                digest: Default::default(),
+            };
+            let command = TpmSignCommand {
+                handles: [handle],
+                digest,
+                in_scheme,
+                validation,
+            };
             let signed: TpmSignResponse = client.call(&command, &[auth])?;
             der_signature(&signed.signature)
         })
@@ -383,23 +439,38 @@ impl PrivateKey for TpmKey {
                 label: Tpm2bData::default(),
             };
             let plain: TpmRsaDecryptResponse = client.call(&command, &[auth])?;
-            template::pad(&plain.message, len).map(Zeroizing::new).ok_or(TpmError::Malformed)
+            template::pad(&plain.message, len)
+                .map(Zeroizing::new)
+                .ok_or(TpmError::Malformed)
         })
     }
 
     fn agree(&self, point: &[u8]) -> Result<Zeroizing<Vec<u8>>, KeyError> {
         let (len, _) = self.curve().ok_or(KeyError::Unsupported)?;
-        let [0x04, coordinates @ ..] = point else { return Err(KeyError::Input) };
+        let [0x04, coordinates @ ..] = point else {
+            return Err(KeyError::Input);
+        };
         let (x, y) = coordinates.split_at_checked(len).ok_or(KeyError::Input)?;
-        let coordinate = |bytes: &[u8]| Tpm2bEccParameter::try_from(bytes).map_err(|_| KeyError::Input);
+        let coordinate =
+            |bytes: &[u8]| Tpm2bEccParameter::try_from(bytes).map_err(|_| KeyError::Input);
         if y.len() != len {
             return Err(KeyError::Input);
         }
-        let in_point = Tpm2bEccPoint { inner: TpmsEccPoint { x: coordinate(x)?, y: coordinate(y)? } };
+        let in_point = Tpm2bEccPoint {
+            inner: TpmsEccPoint {
+                x: coordinate(x)?,
+                y: coordinate(y)?,
+            },
+        };
         self.run(|client, handle, auth| {
-            let command = TpmEcdhZGenCommand { handles: [handle], in_point };
+            let command = TpmEcdhZGenCommand {
+                handles: [handle],
+                in_point,
+            };
             let shared: TpmEcdhZGenResponse = client.call(&command, &[auth])?;
-            template::pad(&shared.out_point.inner.x, len).map(Zeroizing::new).ok_or(TpmError::Malformed)
+            template::pad(&shared.out_point.inner.x, len)
+                .map(Zeroizing::new)
+                .ok_or(TpmError::Malformed)
         })
     }
 }

@@ -17,11 +17,11 @@ use gose_card::keystore::{Algorithm, KeyError, KeyStore, PrivateKey, Stored};
 use tpm2_protocol::{TpmError as WireError, data::TpmtSignature};
 use zeroize::Zeroizing;
 
+pub use self::transport::Address;
 use self::{
     client::{Client, Code},
     key::{Blob, TpmKey},
 };
-pub use self::transport::Address;
 
 /// How a TPM is used.
 #[derive(Clone)]
@@ -41,7 +41,12 @@ impl Settings {
     /// A TPM with an empty owner authorisation and keys without one.
     #[must_use]
     pub fn new(address: Address) -> Self {
-        Self { address, parent: None, owner: Zeroizing::default(), auth: Zeroizing::default() }
+        Self {
+            address,
+            parent: None,
+            owner: Zeroizing::default(),
+            auth: Zeroizing::default(),
+        }
     }
 }
 
@@ -84,8 +89,12 @@ pub enum TpmError {
 
 fn hint(code: u32) -> &'static str {
     match Code(code) {
-        Code::OBJECT_MEMORY => ": no free place for a key; use /dev/tpmrm0, or flush other programs' keys",
-        Code::LOCKOUT => ": too many wrong authorisations, it is locked; wait, or reset it by tpm2_dictionarylockout",
+        Code::OBJECT_MEMORY => {
+            ": no free place for a key; use /dev/tpmrm0, or flush other programs' keys"
+        }
+        Code::LOCKOUT => {
+            ": too many wrong authorisations, it is locked; wait, or reset it by tpm2_dictionarylockout"
+        }
         code if [0x08E, 0x0A2].contains(&code.base()) => ": wrong authorisation value",
         _ => "",
     }
@@ -105,7 +114,9 @@ impl From<TpmError> for KeyError {
     fn from(error: TpmError) -> Self {
         // TPM_RC_VALUE, _SIZE, _ECC_POINT: about what the caller gave.
         match &error {
-            TpmError::Refused(code) if [0x084, 0x095, 0x0A7].contains(&Code(*code).base()) => Self::Input,
+            TpmError::Refused(code) if [0x084, 0x095, 0x0A7].contains(&Code(*code).base()) => {
+                Self::Input
+            }
             _ => Self::Store(error.to_string()),
         }
     }
@@ -118,9 +129,15 @@ struct Tpm {
 }
 
 impl Tpm {
-    fn with<T>(&self, f: impl FnOnce(&mut key::Session<'_>) -> Result<T, TpmError>) -> Result<T, TpmError> {
+    fn with<T>(
+        &self,
+        f: impl FnOnce(&mut key::Session<'_>) -> Result<T, TpmError>,
+    ) -> Result<T, TpmError> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        f(&mut key::Session { settings: &self.settings, state: &mut state })
+        f(&mut key::Session {
+            settings: &self.settings,
+            state: &mut state,
+        })
     }
 }
 
@@ -136,7 +153,12 @@ impl TpmKeyStore {
     #[must_use]
     pub fn new(settings: Settings) -> Self {
         let client = Client::new(settings.address.clone());
-        Self { tpm: Arc::new(Tpm { settings, state: Mutex::new(key::State::new(client)) }) }
+        Self {
+            tpm: Arc::new(Tpm {
+                settings,
+                state: Mutex::new(key::State::new(client)),
+            }),
+        }
     }
 
     /// Random bytes of the TPM: up to 32.
@@ -152,7 +174,9 @@ impl TpmKeyStore {
     /// # Errors
     /// [`TpmError`].
     pub fn seal(&self, secret: &[u8]) -> Result<Vec<u8>, TpmError> {
-        self.tpm.with(|session| session.seal(secret)).map(|blob| blob.encode().to_vec())
+        self.tpm
+            .with(|session| session.seal(secret))
+            .map(|blob| blob.encode().to_vec())
     }
 
     /// Opens what [`TpmKeyStore::seal`] sealed.
@@ -176,21 +200,31 @@ impl TpmKeyStore {
     }
 
     fn key(&self, blob: Blob) -> Result<Arc<dyn PrivateKey>, KeyError> {
-        Ok(Arc::new(TpmKey::new(self.tpm.clone(), blob).ok_or(KeyError::Input)?))
+        Ok(Arc::new(
+            TpmKey::new(self.tpm.clone(), blob).ok_or(KeyError::Input)?,
+        ))
     }
 }
 
 impl KeyStore for TpmKeyStore {
     fn generate(&self, algorithm: Algorithm) -> Result<Stored, KeyError> {
         let template = template::key(algorithm)?;
-        let blob = self.tpm.with(|session| session.create(template)).map_err(|error| match error {
-            // An algorithm or a size of key that this TPM has not.
-            TpmError::Refused(code) if [0x084, 0x087, 0x0A6].contains(&Code(code).base()) => {
-                KeyError::Unsupported
-            }
-            error => error.into(),
-        })?;
-        Ok(Stored { blob: blob.encode(), key: self.key(blob)? })
+        let blob =
+            self.tpm
+                .with(|session| session.create(template))
+                .map_err(|error| match error {
+                    // An algorithm or a size of key that this TPM has not.
+                    TpmError::Refused(code)
+                        if [0x084, 0x087, 0x0A6].contains(&Code(code).base()) =>
+                    {
+                        KeyError::Unsupported
+                    }
+                    error => error.into(),
+                })?;
+        Ok(Stored {
+            blob: blob.encode(),
+            key: self.key(blob)?,
+        })
     }
 
     /// Keys of a TPM are born in it.
@@ -207,7 +241,10 @@ impl KeyStore for TpmKeyStore {
 fn der_signature(signature: &TpmtSignature) -> Result<Vec<u8>, TpmError> {
     use tpm2_protocol::data::TpmuSignature::Ecdsa;
     match &signature.signature {
-        Ecdsa(numbers) => Ok(crate::der::ecdsa_signature(&numbers.signature_r, &numbers.signature_s)),
+        Ecdsa(numbers) => Ok(crate::der::ecdsa_signature(
+            &numbers.signature_r,
+            &numbers.signature_s,
+        )),
         _ => Err(TpmError::Malformed),
     }
 }

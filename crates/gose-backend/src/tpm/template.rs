@@ -6,9 +6,9 @@ use gose_proto::apdu::tlv;
 use tpm2_protocol::{
     basic::{TpmUint16, TpmUint32},
     data::{
-        Tpm2bPublic, TpmAlgId, TpmEccCurve, TpmaObject, TpmsEccParms, TpmsEccPoint, TpmsKeyedhashParms,
-        TpmsRsaParms, TpmsSchemeHash, TpmtEccScheme, TpmtPublic, TpmtSymDef, TpmuAsymScheme,
-        TpmuPublicId, TpmuPublicParms, TpmuSymKeyBits, TpmuSymMode,
+        Tpm2bPublic, TpmAlgId, TpmEccCurve, TpmaObject, TpmsEccParms, TpmsEccPoint,
+        TpmsKeyedhashParms, TpmsRsaParms, TpmsSchemeHash, TpmtEccScheme, TpmtPublic, TpmtSymDef,
+        TpmuAsymScheme, TpmuPublicId, TpmuPublicParms, TpmuSymKeyBits, TpmuSymMode,
     },
 };
 
@@ -26,7 +26,12 @@ const BOUND: [TpmaObject; 4] = [
 ];
 
 fn ecc(curve: TpmEccCurve, symmetric: TpmtSymDef, scheme: TpmtEccScheme) -> TpmuPublicParms {
-    TpmuPublicParms::Ecc(TpmsEccParms { symmetric, scheme, curve_id: curve, kdf: Default::default() })
+    TpmuPublicParms::Ecc(TpmsEccParms {
+        symmetric,
+        scheme,
+        curve_id: curve,
+        kdf: Default::default(),
+    })
 }
 
 fn public(object_type: TpmAlgId, flags: &[TpmaObject], parameters: TpmuPublicParms) -> Tpm2bPublic {
@@ -54,18 +59,36 @@ pub(super) fn primary() -> Tpm2bPublic {
         key_bits: TpmuSymKeyBits::Aes(TpmUint16::new(128)),
         mode: TpmuSymMode::Aes(TpmAlgId::Cfb),
     };
-    let flags = [TpmaObject::NO_DA, TpmaObject::RESTRICTED, TpmaObject::DECRYPT];
-    public(TpmAlgId::Ecc, &flags, ecc(TpmEccCurve::NistP256, symmetric, TpmtEccScheme::default()))
+    let flags = [
+        TpmaObject::NO_DA,
+        TpmaObject::RESTRICTED,
+        TpmaObject::DECRYPT,
+    ];
+    public(
+        TpmAlgId::Ecc,
+        &flags,
+        ecc(TpmEccCurve::NistP256, symmetric, TpmtEccScheme::default()),
+    )
 }
 
 /// The attestation key: signs only what the TPM itself says.
 pub(super) fn attestation() -> Tpm2bPublic {
     let scheme = TpmtEccScheme {
         scheme: TpmAlgId::Ecdsa,
-        details: TpmuAsymScheme::Hash(TpmsSchemeHash { hash_alg: TpmAlgId::Sha256 }),
+        details: TpmuAsymScheme::Hash(TpmsSchemeHash {
+            hash_alg: TpmAlgId::Sha256,
+        }),
     };
-    let flags = [TpmaObject::NO_DA, TpmaObject::RESTRICTED, TpmaObject::SIGN_ENCRYPT];
-    public(TpmAlgId::Ecc, &flags, ecc(TpmEccCurve::NistP256, no_cipher(), scheme))
+    let flags = [
+        TpmaObject::NO_DA,
+        TpmaObject::RESTRICTED,
+        TpmaObject::SIGN_ENCRYPT,
+    ];
+    public(
+        TpmAlgId::Ecc,
+        &flags,
+        ecc(TpmEccCurve::NistP256, no_cipher(), scheme),
+    )
 }
 
 /// A key of a card: signs and agrees or decrypts, by whatever scheme the caller names.
@@ -79,7 +102,12 @@ pub(super) fn key(algorithm: Algorithm) -> Result<Tpm2bPublic, KeyError> {
         };
         (TpmAlgId::Rsa, TpmuPublicParms::Rsa(parameters))
     };
-    let curve = |curve| (TpmAlgId::Ecc, ecc(curve, no_cipher(), TpmtEccScheme::default()));
+    let curve = |curve| {
+        (
+            TpmAlgId::Ecc,
+            ecc(curve, no_cipher(), TpmtEccScheme::default()),
+        )
+    };
     let (object_type, parameters) = match algorithm {
         Algorithm::P256 => curve(TpmEccCurve::NistP256),
         Algorithm::P384 => curve(TpmEccCurve::NistP384),
@@ -95,7 +123,11 @@ pub(super) fn key(algorithm: Algorithm) -> Result<Tpm2bPublic, KeyError> {
 pub(super) fn sealed() -> Tpm2bPublic {
     let parameters = TpmuPublicParms::KeyedHash(TpmsKeyedhashParms::default());
     let mut sealed = public(TpmAlgId::KeyedHash, &[], parameters);
-    let flags = [TpmaObject::FIXED_TPM, TpmaObject::FIXED_PARENT, TpmaObject::USER_WITH_AUTH];
+    let flags = [
+        TpmaObject::FIXED_TPM,
+        TpmaObject::FIXED_PARENT,
+        TpmaObject::USER_WITH_AUTH,
+    ];
     sealed.inner.object_attributes = attributes(&flags);
     if let TpmuPublicParms::KeyedHash(parameters) = &mut sealed.inner.parameters {
         parameters.scheme.scheme = TpmAlgId::Null;
@@ -104,7 +136,10 @@ pub(super) fn sealed() -> Tpm2bPublic {
 }
 
 fn no_cipher() -> TpmtSymDef {
-    TpmtSymDef { algorithm: TpmAlgId::Null, ..TpmtSymDef::default() }
+    TpmtSymDef {
+        algorithm: TpmAlgId::Null,
+        ..TpmtSymDef::default()
+    }
 }
 
 /// Algorithm and SubjectPublicKeyInfo of a public area.

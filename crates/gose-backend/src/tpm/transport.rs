@@ -34,9 +34,11 @@ pub(super) enum Line {
 impl Line {
     pub(super) fn open(address: &Address) -> Result<Self, Error> {
         match address {
-            Address::Device(path) => {
-                OpenOptions::new().read(true).write(true).open(path).map(Self::Device)
-            }
+            Address::Device(path) => OpenOptions::new()
+                .read(true)
+                .write(true)
+                .open(path)
+                .map(Self::Device),
             Address::Swtpm(host) => {
                 let address = host.to_socket_addrs()?.next().ok_or(ErrorKind::NotFound)?;
                 let stream = TcpStream::connect_timeout(&address, Duration::from_secs(5))?;
@@ -66,12 +68,18 @@ impl Line {
             }
         };
         response.truncate(len);
-        if announced(&response) == Some(len) { Ok(response) } else { Err(ErrorKind::InvalidData.into()) }
+        if announced(&response) == Some(len) {
+            Ok(response)
+        } else {
+            Err(ErrorKind::InvalidData.into())
+        }
     }
 }
 
 /// The size in a response's header, if it is possible.
 fn announced(response: &[u8]) -> Option<usize> {
     let size = u32::from_be_bytes(*response.get(2..6)?.first_chunk()?);
-    usize::try_from(size).ok().filter(|size| (10..=MAX_SIZE).contains(size))
+    usize::try_from(size)
+        .ok()
+        .filter(|size| (10..=MAX_SIZE).contains(size))
 }
