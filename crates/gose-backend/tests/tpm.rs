@@ -1,5 +1,7 @@
 //! Keys in a TPM; `GOSE_TEST_SWTPM` names swtpm's command socket.
 
+#![allow(clippy::unwrap_used, reason = "tests; clippy knows only functions marked so")]
+
 mod support;
 
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
