@@ -1,2 +1,73 @@
-//! stub
-fn main() {}
+//! Load generator and report.
+//!
+//! Speed is a ratio in one run against a named peer: the same bytes through a raw TLS 1.3 ping-pong of the same
+//! library and runtime. The servers are processes of their own; everything is on loopback.
+#![forbid(unsafe_code)]
+
+mod child;
+mod load;
+mod memory;
+mod pki;
+mod racs;
+mod raw;
+mod record;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+
+/// Measures GoSE against the raw limit, in ratios of one run.
+#[derive(Parser)]
+#[command(name = "gose-bench", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// RACS over mutual TLS, records on the host, memory of a node
+    Racs {
+        /// Prints JSON
+        #[arg(long)]
+        json: bool,
+        /// A tenth of the time, fewer idle sessions
+        #[arg(long)]
+        short: bool,
+    },
+    /// Serves the raw ping-pong (started by `racs`)
+    #[command(hide = true)]
+    Raw {
+        /// The folder with the certificates' files
+        folder: PathBuf,
+        /// Bytes of a request
+        request: usize,
+        /// Bytes of an answer
+        answer: usize,
+    },
+    /// Serves a grid node (started by `racs`)
+    #[command(hide = true)]
+    Node {
+        /// Its configuration
+        config: PathBuf,
+    },
+}
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().command {
+        Command::Racs { json, short } => racs::run(json, short),
+        Command::Raw {
+            folder,
+            request,
+            answer,
+        } => child::raw(&folder, raw::Ping { request, answer }),
+        Command::Node { config } => child::node(&config),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("gose-bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

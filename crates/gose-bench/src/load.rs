@@ -1,0 +1,100 @@
+//! The load of one measurement: connections that ping and wait, over TLS on loopback.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use rustls_pki_types::ServerName;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+
+/// What every connection does until the time is over.
+#[derive(Clone)]
+pub(crate) struct Exchange {
+    /// Written once at the start.
+    pub(crate) opening: Vec<u8>,
+    /// Bytes that answer the opening.
+    pub(crate) opening_answer: usize,
+    /// Written again and again, each time in one write.
+    pub(crate) request: Vec<u8>,
+    /// Bytes that answer one request.
+    pub(crate) answer: usize,
+    /// APDUs (or pings) that one request stands for.
+    pub(crate) weight: u64,
+}
+
+/// What a measurement came to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rate {
+    /// APDUs (or pings) a second, over all connections.
+    pub(crate) per_second: f64,
+}
+
+/// Where to and as whom.
+#[derive(Clone)]
+pub(crate) struct Target {
+    pub(crate) address: SocketAddr,
+    pub(crate) tls: Arc<rustls::ClientConfig>,
+    pub(crate) name: ServerName<'static>,
+}
+
+impl Target {
+    pub(crate) async fn connect(&self) -> std::io::Result<TlsStream<TcpStream>> {
+        let tcp = TcpStream::connect(self.address).await?;
+        tcp.set_nodelay(true)?;
+        TlsConnector::from(self.tls.clone())
+            .connect(self.name.clone(), tcp)
+            .await
+    }
+}
+
+/// Runs one exchange on each connection for `time`, after a tenth of it as warm-up.
+pub(crate) async fn run(
+    target: &Target,
+    exchanges: Vec<Exchange>,
+    time: Duration,
+) -> std::io::Result<Rate> {
+    let counted = Arc::new(AtomicU64::new(0));
+    let counting = Arc::new(AtomicBool::new(false));
+    let over = Arc::new(AtomicBool::new(false));
+    let mut tasks = Vec::new();
+    for exchange in exchanges {
+        let mut stream = target.connect().await?;
+        let (counted, counting, over) = (counted.clone(), counting.clone(), over.clone());
+        tasks.push(tokio::spawn(async move {
+            stream.write_all(&exchange.opening).await?;
+            stream.flush().await?;
+            let mut buffer = vec![0; exchange.answer.max(exchange.opening_answer)];
+            stream
+                .read_exact(&mut buffer[..exchange.opening_answer])
+                .await?;
+            while !over.load(Ordering::Relaxed) {
+                stream.write_all(&exchange.request).await?;
+                stream.flush().await?;
+                stream.read_exact(&mut buffer[..exchange.answer]).await?;
+                if counting.load(Ordering::Relaxed) {
+                    counted.fetch_add(exchange.weight, Ordering::Relaxed);
+                }
+            }
+            stream.shutdown().await
+        }));
+    }
+    tokio::time::sleep(time / 10).await;
+    counting.store(true, Ordering::Relaxed);
+    let start = Instant::now();
+    tokio::time::sleep(time).await;
+    let per_second = counted.load(Ordering::Relaxed) as f64 / start.elapsed().as_secs_f64();
+    over.store(true, Ordering::Relaxed);
+    for task in tasks {
+        task.await.map_err(std::io::Error::other)??;
+    }
+    Ok(Rate { per_second })
+}
