@@ -10,6 +10,7 @@ pub mod listen;
 pub mod metrics;
 pub mod node;
 pub mod store;
+pub mod radius;
 
 /// Runs what may take more than a millisecond so that other tasks go on meanwhile, where the runtime
 /// allows it.

@@ -1,0 +1,369 @@
+//! The shell of the machine: packets from sockets into it, its work to the elements, its answers back.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use gose_proto::{
+    eap::{Code, Packet, Type},
+    radius::{
+        request::{Accounting, Discard, Station},
+        server::{Accept, Client, Completion, Handle, Limits, Operation, Origin, Output, Received, Server, Ticket},
+    },
+};
+
+use super::{
+    Authenticators, Begin, EapConversation, NoRoom, Turn,
+    record::{Record, Verdict},
+};
+
+/// Carries answers back to where their requests came from; must not block.
+pub(super) trait Channel: Send + Sync {
+    /// Sends a packet; one that cannot be sent at once is lost, as on any network.
+    fn send(&self, to: Origin, bytes: &[u8]);
+}
+
+/// What the front counts since its start.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Requests that were new.
+    pub requests: AtomicU64,
+    /// Duplicates that were answered with the same bytes.
+    pub duplicates: AtomicU64,
+    /// Packets that were discarded, whatever the reason.
+    pub discarded: AtomicU64,
+    /// Packets of nobody that is a client.
+    pub strangers: AtomicU64,
+    /// EAP packets that elements were given.
+    pub element_steps: AtomicU64,
+    /// Conversations that ended with Access-Accept.
+    pub accepted: AtomicU64,
+    /// Conversations that ended with Access-Reject.
+    pub rejected: AtomicU64,
+    /// Conversations that nobody went on with.
+    pub abandoned: AtomicU64,
+    /// Conversations for which no element was free.
+    pub overloaded: AtomicU64,
+}
+
+fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+/// The front.
+pub struct Front {
+    machine: Mutex<Server>,
+    /// `None`: an element is at work for it.
+    talks: Mutex<HashMap<Handle, Option<Talk>>>,
+    channels: Mutex<HashMap<u64, Arc<dyn Channel>>>,
+    authenticators: Arc<dyn Authenticators>,
+    epoch: Instant,
+    next_channel: AtomicU64,
+    counters: Counters,
+}
+
+/// A conversation between two packets.
+struct Talk {
+    phase: Phase,
+    station: Station,
+    record: Record,
+}
+
+enum Phase {
+    /// The peer was asked for its identity, or is about to tell it.
+    Unbound,
+    /// An element has it.
+    Bound(Box<dyn EapConversation>),
+}
+
+impl Front {
+    /// A front before these elements.
+    #[must_use]
+    pub fn new(authenticators: Arc<dyn Authenticators>, limits: Limits) -> Arc<Self> {
+        Arc::new(Self {
+            machine: Mutex::new(Server::new(limits)),
+            talks: Mutex::default(),
+            channels: Mutex::default(),
+            authenticators,
+            epoch: Instant::now(),
+            next_channel: AtomicU64::new(0),
+            counters: Counters::default(),
+        })
+    }
+
+    /// What it counted.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Conversations that are not over.
+    #[must_use]
+    pub fn conversations(&self) -> usize {
+        lock(&self.machine).conversations()
+    }
+
+    pub(super) fn open(&self, channel: Arc<dyn Channel>) -> u64 {
+        let number = self.next_channel.fetch_add(1, Ordering::Relaxed);
+        lock(&self.channels).insert(number, channel);
+        number
+    }
+
+    pub(super) fn close(&self, channel: u64) {
+        lock(&self.channels).remove(&channel);
+    }
+
+    /// A packet of somebody that is no client.
+    pub(super) fn stranger(&self) {
+        count(&self.counters.strangers);
+    }
+
+    /// A packet of a client.
+    pub(super) fn receive(self: &Arc<Self>, origin: Origin, client: &Arc<Client>, bytes: &[u8]) {
+        let now = self.epoch.elapsed();
+        let received = lock(&self.machine).receive(origin, client, bytes, now, random());
+        match received {
+            Ok(Received::New(_)) => count(&self.counters.requests),
+            Ok(Received::Duplicate) => count(&self.counters.duplicates),
+            Err(discard) => {
+                count(&self.counters.discarded);
+                log_discard(&client.name, origin, discard);
+            }
+        }
+        self.work();
+    }
+
+    /// Forgets what is too old. To be called about once a second.
+    pub fn expire(self: &Arc<Self>) {
+        let now = self.epoch.elapsed();
+        lock(&self.machine).expire(now);
+        self.work();
+    }
+
+    fn work(self: &Arc<Self>) {
+        loop {
+            // The guard must not live on in the body.
+            let output = lock(&self.machine).poll();
+            match output {
+                None => return,
+                Some(Output::Send { to, bytes }) => self.send(to, &bytes),
+                Some(Output::Run { ticket, operation }) => self.run(ticket, operation),
+                Some(Output::Abandon(handle)) => self.abandon(handle),
+            }
+        }
+    }
+
+    fn send(&self, to: Origin, bytes: &[u8]) {
+        let channel = lock(&self.channels).get(&to.channel).cloned();
+        if let Some(channel) = channel {
+            channel.send(to, bytes);
+        }
+    }
+
+    fn abandon(&self, handle: Handle) {
+        count(&self.counters.abandoned);
+        if let Some(Some(talk)) = lock(&self.talks).remove(&handle) {
+            talk.record.close(&Verdict::Abandoned);
+        }
+    }
+
+    fn run(self: &Arc<Self>, ticket: Ticket, operation: Operation) {
+        match operation {
+            Operation::Account { client, record } => {
+                log_accounting(&client.name, &record);
+                self.complete(ticket, Completion::Recorded);
+            }
+            Operation::Begin { conversation, client, response, station } => {
+                lock(&self.talks).insert(conversation, None);
+                let talk = Talk { phase: Phase::Unbound, station, record: Record::new(&client.name) };
+                match response {
+                    // The NAS lets the server begin (RFC 3579, 2.1).
+                    None => self.keep(conversation, talk, ticket, Completion::Challenge(ask_identity())),
+                    Some(response) => self.step(ticket, conversation, talk, client.name.clone(), response),
+                }
+            }
+            Operation::Continue { conversation, response } => {
+                let talk = lock(&self.talks).get_mut(&conversation).and_then(Option::take);
+                match talk {
+                    Some(talk) => {
+                        let client = talk.record.client().to_owned();
+                        self.step(ticket, conversation, talk, client, response);
+                    }
+                    None => self.complete(ticket, reject(&response)),
+                }
+            }
+        }
+    }
+
+    /// One EAP packet through the element, in a task of its own: conversations do not wait for each other.
+    fn step(
+        self: &Arc<Self>,
+        ticket: Ticket,
+        handle: Handle,
+        mut talk: Talk,
+        client: String,
+        response: Vec<u8>,
+    ) {
+        let front = self.clone();
+        tokio::spawn(async move {
+            let failure = reject(&response);
+            if let Phase::Unbound = talk.phase {
+                match front.bind(&mut talk, client, &response).await {
+                    Ok(conversation) => talk.phase = Phase::Bound(conversation),
+                    Err(refused) => return front.refuse(ticket, handle, &talk, refused, failure),
+                }
+            }
+            let Phase::Bound(conversation) = &mut talk.phase else { return };
+            count(&front.counters.element_steps);
+            let begun = Instant::now();
+            let turn = conversation.receive(response).await;
+            talk.record.step(begun.elapsed());
+            front.take_turn(ticket, handle, talk, turn);
+        });
+    }
+
+    async fn bind(
+        &self,
+        talk: &mut Talk,
+        client: String,
+        response: &[u8],
+    ) -> Result<Box<dyn EapConversation>, Refused> {
+        let identity = identity(response).ok_or(Refused::NoIdentity)?;
+        let begin = Begin { identity, client, station: talk.station.clone() };
+        let bound = self.authenticators.begin(begin.clone()).await;
+        let element = bound.as_ref().map(|conversation| conversation.element()).unwrap_or_default();
+        talk.record.bound(&begin, element);
+        bound.map_err(|no_room| match no_room {
+            NoRoom::Busy => Refused::Busy,
+            NoRoom::Realm => Refused::Realm,
+        })
+    }
+
+    fn refuse(self: &Arc<Self>, ticket: Ticket, handle: Handle, talk: &Talk, refused: Refused, failure: Completion) {
+        lock(&self.talks).remove(&handle);
+        let (reason, completion) = match refused {
+            Refused::Busy => {
+                count(&self.counters.overloaded);
+                ("no element is free", Completion::Overload)
+            }
+            Refused::Realm => ("no identity for this realm", failure),
+            Refused::NoIdentity => ("the first response is no identity", failure),
+        };
+        count(&self.counters.rejected);
+        talk.record.close(&Verdict::Rejected { reason });
+        self.complete(ticket, completion);
+    }
+
+    fn take_turn(self: &Arc<Self>, ticket: Ticket, handle: Handle, talk: Talk, turn: Turn) {
+        let completion = match turn {
+            Turn::Request(request) => return self.keep(handle, talk, ticket, Completion::Challenge(request)),
+            Turn::Discarded => return self.keep(handle, talk, ticket, Completion::Ignored),
+            Turn::Success(success) => {
+                count(&self.counters.accepted);
+                talk.record.close(&Verdict::Accepted { peer: &success.peer, facts: &success.facts });
+                Completion::Accept(Box::new(Accept {
+                    success: success.packet,
+                    msk: Some(success.msk),
+                    session_id: success.facts.session_id,
+                    reply: success.reply,
+                }))
+            }
+            Turn::Failure { packet, reason } => {
+                count(&self.counters.rejected);
+                talk.record.close(&Verdict::Rejected { reason: &reason });
+                Completion::Reject(packet)
+            }
+        };
+        lock(&self.talks).remove(&handle);
+        // The element is free before the client knows the verdict: its next conversation finds it so.
+        drop(talk);
+        self.complete(ticket, completion);
+    }
+
+    /// Puts a conversation aside until the next packet, unless it was abandoned meanwhile.
+    fn keep(self: &Arc<Self>, handle: Handle, talk: Talk, ticket: Ticket, completion: Completion) {
+        if let Some(place) = lock(&self.talks).get_mut(&handle) {
+            *place = Some(talk);
+        }
+        self.complete(ticket, completion);
+    }
+
+    fn complete(self: &Arc<Self>, ticket: Ticket, completion: Completion) {
+        let now = self.epoch.elapsed();
+        let completed = lock(&self.machine).complete(ticket, completion, now, random());
+        if let Err(error) = completed {
+            tracing::error!(%error, "an answer does not fit into a packet");
+        }
+        self.work();
+    }
+}
+
+/// Why a conversation has no element.
+enum Refused {
+    Busy,
+    Realm,
+    NoIdentity,
+}
+
+/// The peer's name in an EAP-Response/Identity.
+fn identity(response: &[u8]) -> Option<String> {
+    let (packet, _) = Packet::parse(response).ok()?;
+    let tells = packet.code == Code::Response && packet.kind == Some(Type::IDENTITY);
+    tells.then(|| String::from_utf8_lossy(packet.data).into_owned())
+}
+
+fn ask_identity() -> Vec<u8> {
+    Packet::request(1, Type::IDENTITY, &[]).encode()
+}
+
+/// EAP-Failure in answer to a response.
+fn reject(response: &[u8]) -> Completion {
+    let identifier = response.get(1).copied().unwrap_or_default();
+    Completion::Reject(gose_proto::radius::server::failure(identifier).to_vec())
+}
+
+fn log_discard(client: &str, from: Origin, discard: Discard) {
+    tracing::info!(client, from = %from.address, cause = discard.label(), "discarded: {discard}");
+}
+
+fn log_accounting(client: &str, record: &Accounting) {
+    tracing::info!(
+        target: "gosed::accounting",
+        client,
+        status = record.status,
+        session = record.session,
+        user = record.user,
+        nas = record.station.nas,
+        calling = record.station.calling,
+        input_bytes = record.input_bytes,
+        output_bytes = record.output_bytes,
+        seconds = record.seconds,
+        cause = record.cause,
+        "accounting",
+    );
+}
+
+fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    // aws-lc's generator does not fail once it is seeded, and it is at the first call.
+    let _ = aws_lc_rs::rand::fill(&mut bytes);
+    bytes
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Calls [`Front::expire`] until the front is gone.
+pub(super) async fn tick(front: std::sync::Weak<Front>) {
+    loop {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let Some(front) = front.upgrade() else { return };
+        front.expire();
+    }
+}
