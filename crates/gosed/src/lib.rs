@@ -1,6 +1,7 @@
 //! The daemon: grid node, hypervisor, authentication server.
 #![forbid(unsafe_code)]
 
+pub mod auth;
 pub mod config;
 pub mod grid;
 pub mod hypervisor;
@@ -9,8 +10,8 @@ pub mod leased;
 pub mod listen;
 pub mod metrics;
 pub mod node;
-pub mod store;
 pub mod radius;
+pub mod store;
 
 /// Runs what may take more than a millisecond so that other tasks go on meanwhile, where the runtime
 /// allows it.

@@ -175,7 +175,8 @@ pub enum Completion {
     ),
     /// The response was one that EAP discards silently: the NAS is told so (RFC 3579, 2.2).
     Ignored,
-    /// No element is free.
+    /// No element is free. By policy the client is told nothing, and what it sends again is tried again; or it
+    /// is rejected.
     Overload,
     /// The accounting record is kept.
     Recorded,
@@ -301,10 +302,7 @@ impl Server {
                 self.reject(exchange, &failure)
             }
             Completion::Ignored => self.ignored(exchange, now),
-            Completion::Overload => {
-                self.end(&exchange);
-                self.overload(exchange)
-            }
+            Completion::Overload => self.overload(exchange, now),
             Completion::Recorded => {
                 let builder = Builder::without_message_authenticator(
                     Code::AccountingResponse,
@@ -323,6 +321,12 @@ impl Server {
         for handle in self.conversations.expire(now, self.limits.silence) {
             self.outputs.push_back(Output::Abandon(handle));
         }
+    }
+
+    /// Whether a conversation is not over.
+    #[must_use]
+    pub fn is_open(&self, conversation: Handle) -> bool {
+        self.conversations.is_open(conversation)
     }
 
     /// Conversations that are not over.
@@ -439,10 +443,20 @@ impl Server {
         }
     }
 
-    fn overload(&mut self, exchange: Exchange) -> Result<(), BuildError> {
+    /// A conversation that went on before may go on when the client sends the same request again.
+    fn overload(&mut self, exchange: Exchange, now: Duration) -> Result<(), BuildError> {
         match self.limits.overload {
-            Overload::Drop => Ok(()),
+            Overload::Drop => {
+                let kept = exchange
+                    .conversation
+                    .is_some_and(|handle| self.conversations.try_again(handle, now));
+                if !kept {
+                    self.end(&exchange);
+                }
+                Ok(())
+            }
             Overload::Reject => {
+                self.end(&exchange);
                 let eap = failure(exchange.eap_identifier);
                 self.reject(exchange, &eap)
             }

@@ -21,7 +21,8 @@ impl Network {
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
-        self.address.is_ipv4() == address.is_ipv4() && masked(address, self.bits) == masked(self.address, self.bits)
+        self.address.is_ipv4() == address.is_ipv4()
+            && masked(address, self.bits) == masked(self.address, self.bits)
     }
 }
 
@@ -39,7 +40,9 @@ impl FromStr for Network {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("\"{text}\" is no network; write 192.0.2.0/24, 2001:db8::/32 or one address");
+        let wrong = || {
+            format!("\"{text}\" is no network; write 192.0.2.0/24, 2001:db8::/32 or one address")
+        };
         let (address, bits) = match text.split_once('/') {
             Some((address, bits)) => (address, Some(bits)),
             None => (text, None),
@@ -50,7 +53,9 @@ impl FromStr for Network {
         let network = Self { address, bits };
         // Bits behind the prefix are a typing error more often than a wish.
         let stray = u32::from(width - bits.min(width));
-        if bits > width || masked(address, bits).checked_shl(stray).unwrap_or(0) != masked(address, width) {
+        if bits > width
+            || masked(address, bits).checked_shl(stray).unwrap_or(0) != masked(address, width)
+        {
             return Err(wrong());
         }
         Ok(network)
@@ -78,7 +83,10 @@ impl Clients {
     /// The client whose network is the smallest that holds the address.
     #[must_use]
     pub fn find(&self, address: IpAddr) -> Option<&Arc<Client>> {
-        self.0.iter().find(|(network, _)| network.contains(address)).map(|(_, client)| client)
+        self.0
+            .iter()
+            .find(|(network, _)| network.contains(address))
+            .map(|(_, client)| client)
     }
 }
 
@@ -92,7 +100,11 @@ mod tests {
     fn networks() {
         let check = |network: &str, address: &str, expected: bool| {
             let network: Network = network.parse().unwrap();
-            assert_eq!(network.contains(address.parse().unwrap()), expected, "{address} in {network}");
+            assert_eq!(
+                network.contains(address.parse().unwrap()),
+                expected,
+                "{address} in {network}"
+            );
         };
         check("192.0.2.0/24", "192.0.2.77", true);
         check("192.0.2.0/24", "192.0.3.1", false);
@@ -109,7 +121,15 @@ mod tests {
 
     #[test]
     fn what_is_no_network() {
-        for text in ["", "x", "192.0.2.0/33", "2001:db8::/129", "192.0.2.1/24", "192.0.2.0/", "192.0.2.0/-1"] {
+        for text in [
+            "",
+            "x",
+            "192.0.2.0/33",
+            "2001:db8::/129",
+            "192.0.2.1/24",
+            "192.0.2.0/",
+            "192.0.2.0/-1",
+        ] {
             assert!(text.parse::<Network>().is_err(), "{text}");
         }
     }
@@ -118,10 +138,23 @@ mod tests {
     fn the_smallest_network_counts() {
         let client = |network: &str, name: &str| {
             let secret = Secret::new(b"s".to_vec()).unwrap();
-            (network.parse().unwrap(), Arc::new(Client { name: name.into(), secret }))
+            (
+                network.parse().unwrap(),
+                Arc::new(Client {
+                    name: name.into(),
+                    secret,
+                }),
+            )
         };
-        let clients = Clients::new(vec![client("10.0.0.0/8", "all"), client("10.1.0.0/16", "some")]);
-        let find = |address: &str| clients.find(address.parse().unwrap()).map(|client| client.name.clone());
+        let clients = Clients::new(vec![
+            client("10.0.0.0/8", "all"),
+            client("10.1.0.0/16", "some"),
+        ]);
+        let find = |address: &str| {
+            clients
+                .find(address.parse().unwrap())
+                .map(|client| client.name.clone())
+        };
         assert_eq!(find("10.1.2.3").as_deref(), Some("some"));
         assert_eq!(find("10.2.2.3").as_deref(), Some("all"));
         assert_eq!(find("11.0.0.1"), None);

@@ -13,14 +13,15 @@ use gose_proto::{
     eap::{Code, Packet, Type},
     radius::{
         request::{Accounting, Discard, Station},
-        server::{Accept, Client, Completion, Handle, Limits, Operation, Origin, Output, Received, Server, Ticket},
+        server::{
+            Accept, Client, Completion, Handle, Limits, Operation, Origin, Output, Received,
+            Server, Ticket,
+        },
     },
 };
 
-use super::{
-    Authenticators, Begin, EapConversation, NoRoom, Turn,
-    record::{Record, Verdict},
-};
+use super::record::{Record, Verdict};
+use crate::auth::{Authenticators, Begin, EapConversation, Turn};
 
 /// Carries answers back to where their requests came from; must not block.
 pub(super) trait Channel: Send + Sync {
@@ -47,7 +48,7 @@ pub struct Counters {
     pub rejected: AtomicU64,
     /// Conversations that nobody went on with.
     pub abandoned: AtomicU64,
-    /// Conversations for which no element was free.
+    /// Times that no element was free for a conversation.
     pub overloaded: AtomicU64,
 }
 
@@ -76,8 +77,8 @@ struct Talk {
 
 enum Phase {
     /// The peer was asked for its identity, or is about to tell it.
-    Unbound,
-    /// An element has it.
+    Unnamed,
+    /// An identity of the server has it.
     Bound(Box<dyn EapConversation>),
 }
 
@@ -178,17 +179,38 @@ impl Front {
                 log_accounting(&client.name, &record);
                 self.complete(ticket, Completion::Recorded);
             }
-            Operation::Begin { conversation, client, response, station } => {
+            Operation::Begin {
+                conversation,
+                client,
+                response,
+                station,
+            } => {
                 lock(&self.talks).insert(conversation, None);
-                let talk = Talk { phase: Phase::Unbound, station, record: Record::new(&client.name) };
+                let talk = Talk {
+                    phase: Phase::Unnamed,
+                    station,
+                    record: Record::new(&client.name),
+                };
                 match response {
                     // The NAS lets the server begin (RFC 3579, 2.1).
-                    None => self.keep(conversation, talk, ticket, Completion::Challenge(ask_identity())),
-                    Some(response) => self.step(ticket, conversation, talk, client.name.clone(), response),
+                    None => self.keep(
+                        conversation,
+                        talk,
+                        ticket,
+                        Completion::Challenge(ask_identity()),
+                    ),
+                    Some(response) => {
+                        self.step(ticket, conversation, talk, client.name.clone(), response)
+                    }
                 }
             }
-            Operation::Continue { conversation, response } => {
-                let talk = lock(&self.talks).get_mut(&conversation).and_then(Option::take);
+            Operation::Continue {
+                conversation,
+                response,
+            } => {
+                let talk = lock(&self.talks)
+                    .get_mut(&conversation)
+                    .and_then(Option::take);
                 match talk {
                     Some(talk) => {
                         let client = talk.record.client().to_owned();
@@ -212,60 +234,70 @@ impl Front {
         let front = self.clone();
         tokio::spawn(async move {
             let failure = reject(&response);
-            if let Phase::Unbound = talk.phase {
-                match front.bind(&mut talk, client, &response).await {
+            if let Phase::Unnamed = talk.phase {
+                match front.begin(&mut talk, client, &response) {
                     Ok(conversation) => talk.phase = Phase::Bound(conversation),
-                    Err(refused) => return front.refuse(ticket, handle, &talk, refused, failure),
+                    Err(reason) => return front.refuse(ticket, handle, &talk, reason, failure),
                 }
             }
-            let Phase::Bound(conversation) = &mut talk.phase else { return };
+            let Phase::Bound(conversation) = &mut talk.phase else {
+                return;
+            };
             count(&front.counters.element_steps);
             let begun = Instant::now();
-            let turn = conversation.receive(response).await;
-            talk.record.step(begun.elapsed());
+            let turn = conversation.receive(&response).await;
+            talk.record.step(begun.elapsed(), conversation.element());
             front.take_turn(ticket, handle, talk, turn);
         });
     }
 
-    async fn bind(
+    fn begin(
         &self,
         talk: &mut Talk,
         client: String,
         response: &[u8],
-    ) -> Result<Box<dyn EapConversation>, Refused> {
-        let identity = identity(response).ok_or(Refused::NoIdentity)?;
-        let begin = Begin { identity, client, station: talk.station.clone() };
-        let bound = self.authenticators.begin(begin.clone()).await;
-        let element = bound.as_ref().map(|conversation| conversation.element()).unwrap_or_default();
-        talk.record.bound(&begin, element);
-        bound.map_err(|no_room| match no_room {
-            NoRoom::Busy => Refused::Busy,
-            NoRoom::Realm => Refused::Realm,
-        })
+    ) -> Result<Box<dyn EapConversation>, &'static str> {
+        let identity = identity(response).ok_or("the first response is no identity")?;
+        let begin = Begin {
+            identity,
+            client,
+            station: talk.station.clone(),
+        };
+        let begun = self
+            .authenticators
+            .begin(&begin)
+            .map_err(|_| "no identity serves this realm");
+        talk.record.begins(begin);
+        begun
     }
 
-    fn refuse(self: &Arc<Self>, ticket: Ticket, handle: Handle, talk: &Talk, refused: Refused, failure: Completion) {
+    fn refuse(
+        self: &Arc<Self>,
+        ticket: Ticket,
+        handle: Handle,
+        talk: &Talk,
+        reason: &str,
+        failure: Completion,
+    ) {
         lock(&self.talks).remove(&handle);
-        let (reason, completion) = match refused {
-            Refused::Busy => {
-                count(&self.counters.overloaded);
-                ("no element is free", Completion::Overload)
-            }
-            Refused::Realm => ("no identity for this realm", failure),
-            Refused::NoIdentity => ("the first response is no identity", failure),
-        };
         count(&self.counters.rejected);
         talk.record.close(&Verdict::Rejected { reason });
-        self.complete(ticket, completion);
+        self.complete(ticket, failure);
     }
 
     fn take_turn(self: &Arc<Self>, ticket: Ticket, handle: Handle, talk: Talk, turn: Turn) {
         let completion = match turn {
-            Turn::Request(request) => return self.keep(handle, talk, ticket, Completion::Challenge(request)),
+            Turn::Request(request) => {
+                return self.keep(handle, talk, ticket, Completion::Challenge(request));
+            }
             Turn::Discarded => return self.keep(handle, talk, ticket, Completion::Ignored),
+            Turn::Busy => return self.no_element(handle, talk, ticket),
             Turn::Success(success) => {
                 count(&self.counters.accepted);
-                talk.record.close(&Verdict::Accepted { peer: &success.peer, facts: &success.facts });
+                talk.record.close(&Verdict::Accepted {
+                    peer: &success.peer,
+                    facts: &success.facts,
+                });
                 Completion::Accept(Box::new(Accept {
                     success: success.packet,
                     msk: Some(success.msk),
@@ -285,6 +317,20 @@ impl Front {
         self.complete(ticket, completion);
     }
 
+    /// By policy the client is told nothing and tries again, or the conversation is over.
+    fn no_element(self: &Arc<Self>, handle: Handle, talk: Talk, ticket: Ticket) {
+        count(&self.counters.overloaded);
+        self.keep(handle, talk, ticket, Completion::Overload);
+        if !lock(&self.machine).is_open(handle)
+            && let Some(Some(talk)) = lock(&self.talks).remove(&handle)
+        {
+            count(&self.counters.rejected);
+            talk.record.close(&Verdict::Rejected {
+                reason: "no element is free",
+            });
+        }
+    }
+
     /// Puts a conversation aside until the next packet, unless it was abandoned meanwhile.
     fn keep(self: &Arc<Self>, handle: Handle, talk: Talk, ticket: Ticket, completion: Completion) {
         if let Some(place) = lock(&self.talks).get_mut(&handle) {
@@ -301,13 +347,6 @@ impl Front {
         }
         self.work();
     }
-}
-
-/// Why a conversation has no element.
-enum Refused {
-    Busy,
-    Realm,
-    NoIdentity,
 }
 
 /// The peer's name in an EAP-Response/Identity.

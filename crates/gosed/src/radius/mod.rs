@@ -1,15 +1,13 @@
 //! RADIUS in front of the server elements: UDP, and TLS (RadSec).
 //!
-//! RADIUS knows nothing of cards: it hands EAP packets to [`Authenticators`] and takes EAP packets, a verdict and
+//! RADIUS knows nothing of cards: it hands EAP packets to [`crate::auth::Authenticators`] and takes EAP packets, a verdict and
 //! the MSK from them. What it says on the line is decided by the pure machine, `gose_proto::radius::server`.
 
-mod authenticator;
 mod clients;
 mod front;
 mod record;
 mod udp;
 
-pub use authenticator::{Authenticators, Begin, EapConversation, Facts, NoRoom, Pending, Success, Turn};
 pub use clients::{Clients, Network};
 pub use front::{Counters, Front};
 pub use udp::{Socket, bind};

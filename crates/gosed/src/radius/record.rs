@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Begin, Facts};
+use crate::auth::{Begin, Facts};
 
 /// A conversation as it goes on.
 pub(super) struct Record {
@@ -39,19 +39,26 @@ impl Record {
         &self.client
     }
 
-    pub(super) fn bound(&mut self, begin: &Begin, element: String) {
-        self.begin = Some(begin.clone());
-        self.element = element;
+    pub(super) fn begins(&mut self, begin: Begin) {
+        self.begin = Some(begin);
     }
 
-    pub(super) fn step(&mut self, took: Duration) {
+    /// A step that this element took part in; an empty name is none.
+    pub(super) fn step(&mut self, took: Duration, element: String) {
+        if !element.is_empty() {
+            self.element = element;
+        }
         if self.steps.len() < Self::STEPS {
             self.steps.push(took);
         }
     }
 
     pub(super) fn close(&self, verdict: &Verdict<'_>) {
-        let steps: Vec<String> = self.steps.iter().map(|step| step.as_micros().to_string()).collect();
+        let steps: Vec<String> = self
+            .steps
+            .iter()
+            .map(|step| step.as_micros().to_string())
+            .collect();
         let (station, identity) = match &self.begin {
             Some(begin) => (begin.station.clone(), begin.identity.as_str()),
             None => Default::default(),
@@ -62,7 +69,13 @@ impl Record {
             Verdict::Rejected { reason } => ("reject", "", *reason, &no_facts),
             Verdict::Abandoned => ("abandoned", "", "silence", &no_facts),
         };
-        let hex = |value: Option<u16>| value.map(|value| format!("{value:04X}")).unwrap_or_default();
+        let hex = |value: u16| {
+            if value == 0 {
+                String::new()
+            } else {
+                format!("{value:04X}")
+            }
+        };
         tracing::info!(
             target: "gosed::eap",
             client = self.client,

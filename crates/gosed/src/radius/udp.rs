@@ -33,7 +33,11 @@ pub struct Socket {
 /// # Errors
 /// What the system says.
 pub fn bind(address: SocketAddr, service: Service) -> io::Result<Socket> {
-    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let family = if address.is_ipv4() {
+        AddressFamily::INET
+    } else {
+        AddressFamily::INET6
+    };
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let socket = rustix::net::socket_with(family, SocketType::DGRAM, flags, None)?;
     if address.is_ipv6() {
@@ -43,7 +47,10 @@ pub fn bind(address: SocketAddr, service: Service) -> io::Result<Socket> {
     let _ = sockopt::set_socket_recv_buffer_size(&socket, RECEIVE_BUFFER);
     rustix::net::bind(&socket, &address)?;
     let socket = UdpSocket::from_std(StdSocket::from(socket))?;
-    Ok(Socket { socket: Arc::new(socket), service })
+    Ok(Socket {
+        socket: Arc::new(socket),
+        service,
+    })
 }
 
 struct Udp(Arc<UdpSocket>);
@@ -99,7 +106,15 @@ async fn receive(
         };
         let clients = clients.load();
         match clients.find(address.ip()) {
-            Some(client) => front.receive(Origin { address, channel, service }, client, &buffer[..length]),
+            Some(client) => front.receive(
+                Origin {
+                    address,
+                    channel,
+                    service,
+                },
+                client,
+                &buffer[..length],
+            ),
             None => {
                 front.stranger();
                 tracing::debug!(%address, "a packet of nobody that is a client");

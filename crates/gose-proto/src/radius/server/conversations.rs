@@ -115,6 +115,24 @@ impl Conversations {
         Some(state)
     }
 
+    pub(super) fn is_open(&self, handle: Handle) -> bool {
+        self.open.contains_key(&handle)
+    }
+
+    /// Takes back that the open State was used. A conversation without one cannot be tried again.
+    pub(super) fn try_again(&mut self, handle: Handle, now: Duration) -> bool {
+        let Some(conversation) = self
+            .open
+            .get_mut(&handle)
+            .filter(|conversation| conversation.round > 0)
+        else {
+            return false;
+        };
+        conversation.in_work = false;
+        self.touch(handle, now);
+        true
+    }
+
     pub(super) fn last_request(&self, handle: Handle) -> Option<Vec<u8>> {
         self.open
             .get(&handle)

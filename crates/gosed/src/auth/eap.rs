@@ -1,4 +1,4 @@
-//! What answers EAP: the joint between RADIUS and the elements.
+//! The joint between what carries EAP and what answers it.
 
 use std::{future::Future, pin::Pin};
 
@@ -10,12 +10,15 @@ pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// The server's elements.
 pub trait Authenticators: Send + Sync {
-    /// Binds a conversation to an element. The peer's EAP-Response/Identity comes to it as the first response.
-    fn begin(&self, begin: Begin) -> Pending<'_, Result<Box<dyn EapConversation>, NoRoom>>;
+    /// Begins a conversation. The peer's EAP-Response/Identity comes to it as the first response.
+    ///
+    /// # Errors
+    /// [`NoRealm`].
+    fn begin(&self, begin: &Begin) -> Result<Box<dyn EapConversation>, NoRealm>;
 }
 
 /// A conversation that begins.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Begin {
     /// What the peer says it is called (RFC 7542): it chooses the server's identity by its realm, and nothing else.
     pub identity: String,
@@ -25,21 +28,17 @@ pub struct Begin {
     pub station: Station,
 }
 
-/// No element is free, or none serves the realm.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum NoRoom {
-    /// All elements are busy.
-    Busy,
-    /// No identity for this realm.
-    Realm,
-}
+/// No identity serves the realm of the peer's name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("no identity serves this realm")]
+pub struct NoRealm;
 
-/// One conversation, bound to one element until it is dropped.
+/// One conversation. It holds an element from the peer's first TLS message on, until it is dropped.
 pub trait EapConversation: Send {
     /// Takes a response of the peer.
-    fn receive(&mut self, response: Vec<u8>) -> Pending<'_, Turn>;
+    fn receive<'a>(&'a mut self, response: &'a [u8]) -> Pending<'a, Turn>;
 
-    /// The element, for the record.
+    /// The element that has it, for the record; empty while none has.
     fn element(&self) -> String;
 }
 
@@ -49,6 +48,8 @@ pub enum Turn {
     Request(Vec<u8>),
     /// EAP discards the response silently.
     Discarded,
+    /// No element is free: the same response may be tried again.
+    Busy,
     /// The peer is known and may come in.
     Success(Box<Success>),
     /// The peer may not come in, or the element failed.
@@ -78,9 +79,9 @@ pub struct Success {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Facts {
     /// Protocol version as on the line: 0303 or 0304.
-    pub version: Option<u16>,
+    pub version: u16,
     /// Cipher suite as on the line.
-    pub suite: Option<u16>,
+    pub suite: u16,
     /// Whether it resumed another one.
     pub resumed: bool,
     /// Session-Id of EAP-TLS (RFC 5216, 2.3; RFC 9190, 2.3).

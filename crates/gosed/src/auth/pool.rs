@@ -1,0 +1,416 @@
+//! The elements of an identity: which one gets the next conversation, which one rests.
+
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use gose_element::{
+    Seid,
+    drive::eap_tls::{Opening, scripts},
+};
+use tokio::sync::Notify;
+
+use super::{Authenticators, Begin, Conversation, EapConversation, Identity, NoRealm, realm};
+use crate::grid::{Eviction, Grid, Lease, Names, Peer, Plane};
+
+/// How a pool behaves when its elements are busy or broken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tuning {
+    /// How long a conversation waits for an element.
+    pub patience: Duration,
+    /// A conversation whose peer was silent for so long gives its element to one that waits.
+    pub preempt: Duration,
+    /// How long an element rests after its first failure; twice as long after each further one.
+    pub quarantine: Duration,
+    /// The longest rest.
+    pub longest_quarantine: Duration,
+}
+
+impl Tuning {
+    /// 2 s, 3 s, 1 s, 60 s.
+    pub const DEFAULT: Self = Self {
+        patience: Duration::from_secs(2),
+        preempt: Duration::from_secs(3),
+        quarantine: Duration::from_secs(1),
+        longest_quarantine: Duration::from_secs(60),
+    };
+}
+
+/// The server elements of a node, by identity.
+pub struct Pool {
+    identities: Vec<Arc<Members>>,
+}
+
+/// The elements of one identity.
+pub(super) struct Members {
+    pub(super) identity: Identity,
+    pub(super) tuning: Tuning,
+    grid: Arc<Grid>,
+    peer: Peer,
+    elements: Mutex<Vec<Element>>,
+    freed: Notify,
+    waits: AtomicU64,
+}
+
+struct Element {
+    seid: Seid,
+    place: Place,
+    /// What a conversation takes of its time, smoothed.
+    cost: Duration,
+    used: Instant,
+    failures: u32,
+    conversations: u64,
+}
+
+enum Place {
+    /// Free; the lease is kept between conversations.
+    Free(Option<Box<Held>>),
+    /// With a conversation.
+    Busy(Arc<Claim>),
+    /// Out of use until then.
+    Resting(Instant),
+}
+
+/// An element that was opened for the identity.
+pub(super) struct Held {
+    pub(super) lease: Lease,
+    /// Whether PIN and identity are set already.
+    pub(super) opened: bool,
+}
+
+/// A conversation's hold on an element. The pool takes it back from a peer that is silent.
+pub(super) struct Claim {
+    pub(super) held: tokio::sync::Mutex<Option<Held>>,
+    /// When the element answered last.
+    last: Mutex<Instant>,
+}
+
+/// What is told about an element.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ElementState {
+    /// The element.
+    pub seid: Seid,
+    /// Whether a conversation has it.
+    pub busy: bool,
+    /// Whether it rests after a failure.
+    pub resting: bool,
+    /// What a conversation takes of its time, smoothed.
+    pub cost: Duration,
+    /// Conversations that it had.
+    pub conversations: u64,
+}
+
+impl Pool {
+    /// A pool of these identities on a grid. It watches for administrators who want an element back for as long
+    /// as it lives.
+    #[must_use]
+    pub fn new(grid: &Arc<Grid>, identities: Vec<Identity>, tuning: &Tuning) -> Arc<Self> {
+        let members = identities
+            .into_iter()
+            .map(|identity| Members::new(grid, identity, tuning));
+        let pool = Arc::new(Self {
+            identities: members.collect(),
+        });
+        for members in &pool.identities {
+            tokio::spawn(watch(members.peer.clone(), Arc::downgrade(members)));
+        }
+        pool
+    }
+
+    /// Every element, identity by identity.
+    #[must_use]
+    pub fn state(&self) -> Vec<(String, ElementState)> {
+        let of = |members: &Arc<Members>| {
+            let name = members.identity.name.clone();
+            members
+                .state()
+                .into_iter()
+                .map(move |state| (name.clone(), state))
+                .collect::<Vec<_>>()
+        };
+        self.identities.iter().flat_map(of).collect()
+    }
+
+    /// Begins a conversation.
+    ///
+    /// # Errors
+    /// [`NoRealm`].
+    pub fn conversation(&self, identity: &str) -> Result<Conversation, NoRealm> {
+        let members = Identity::choose(
+            &self.identities,
+            |members| &members.identity,
+            &realm(identity),
+        )
+        .ok_or(NoRealm)?;
+        Ok(Conversation::new(members.clone()))
+    }
+}
+
+impl Authenticators for Pool {
+    fn begin(&self, begin: &Begin) -> Result<Box<dyn EapConversation>, NoRealm> {
+        Ok(Box::new(self.conversation(&begin.identity)?))
+    }
+}
+
+impl Members {
+    fn new(grid: &Arc<Grid>, identity: Identity, tuning: &Tuning) -> Arc<Self> {
+        let element = |seid: &Seid| Element {
+            seid: *seid,
+            place: Place::Free(None),
+            cost: Duration::ZERO,
+            used: Instant::now(),
+            failures: 0,
+            conversations: 0,
+        };
+        Arc::new(Self {
+            elements: Mutex::new(identity.elements.iter().map(element).collect()),
+            peer: Peer::new(grid.new_sid(), Names::Operator),
+            grid: grid.clone(),
+            identity,
+            tuning: tuning.clone(),
+            freed: Notify::new(),
+            waits: AtomicU64::new(0),
+        })
+    }
+
+    /// What makes an element ready for a new conversation: SELECT, PIN and identity once, then Reset-State alone.
+    pub(super) fn opening(&self, held: &Held) -> Vec<gose_element::Step> {
+        if held.opened {
+            return scripts::reset_state().steps;
+        }
+        let Identity {
+            aid, pin, label, ..
+        } = &self.identity;
+        scripts::open(&Opening {
+            aid,
+            pin,
+            identity: label,
+        })
+        .steps
+    }
+
+    /// An element for a conversation, waiting at most the pool's patience.
+    pub(super) async fn claim(&self) -> Option<(Seid, Arc<Claim>)> {
+        let deadline = tokio::time::Instant::now() + self.tuning.patience;
+        loop {
+            let freed = self.freed.notified();
+            tokio::pin!(freed);
+            freed.as_mut().enable();
+            if let Some(claimed) = self.try_claim() {
+                return Some(claimed);
+            }
+            self.waits.fetch_add(1, Ordering::Relaxed);
+            // Rests end and peers fall silent without anybody telling.
+            let look_again = tokio::time::Instant::now() + Duration::from_millis(100);
+            let until = deadline.min(look_again);
+            if tokio::time::timeout_at(until, freed).await.is_err() && until == deadline {
+                return self.try_claim();
+            }
+        }
+    }
+
+    fn try_claim(&self) -> Option<(Seid, Arc<Claim>)> {
+        let mut elements = self.elements();
+        let free: Vec<usize> = by_cost(&elements);
+        for at in free {
+            if let Some(claimed) = self.take(&mut elements[at]) {
+                return Some(claimed);
+            }
+        }
+        self.preempt(&mut elements)
+    }
+
+    /// Opens the element if it is not yet; one that cannot be opened rests.
+    fn take(&self, element: &mut Element) -> Option<(Seid, Arc<Claim>)> {
+        let kept = match std::mem::replace(&mut element.place, Place::Free(None)) {
+            Place::Free(Some(held)) if held.lease.is_permitted() => Some(*held),
+            _ => None,
+        };
+        let held = match kept {
+            Some(held) => held,
+            None => match self.grid.open(&self.peer, element.seid, Plane::Management) {
+                Ok(lease) => Held {
+                    lease,
+                    opened: false,
+                },
+                Err(refusal) => {
+                    tracing::warn!(seid = %element.seid, %refusal, "a server element cannot be had");
+                    self.rest(element);
+                    return None;
+                }
+            },
+        };
+        let claim = Arc::new(Claim {
+            held: tokio::sync::Mutex::new(Some(held)),
+            last: Mutex::new(Instant::now()),
+        });
+        element.place = Place::Busy(claim.clone());
+        element.used = Instant::now();
+        element.conversations += 1;
+        Some((element.seid, claim))
+    }
+
+    /// Takes the element of the peer that was silent for longest, if it was for long enough.
+    fn preempt(&self, elements: &mut [Element]) -> Option<(Seid, Arc<Claim>)> {
+        let silent = |element: &Element| match &element.place {
+            Place::Busy(claim) => {
+                Some(claim.silence()).filter(|silence| *silence >= self.tuning.preempt)
+            }
+            _ => None,
+        };
+        let element = elements
+            .iter_mut()
+            .filter(|element| silent(element).is_some())
+            .max_by_key(|element| silent(element))?;
+        let Place::Busy(claim) = &element.place else {
+            return None;
+        };
+        // An element that is at work right now is not silent.
+        let held = claim.held.try_lock().ok()?.take()?;
+        tracing::info!(seid = %element.seid, "a silent conversation gives its element to another");
+        element.place = Place::Free(Some(Box::new(held)));
+        self.take(element)
+    }
+
+    /// A conversation gives its element back.
+    pub(super) fn give_back(&self, seid: Seid, claim: &Arc<Claim>, took: Duration, healthy: bool) {
+        let mut elements = self.elements();
+        let Some(element) = elements.iter_mut().find(|element| element.seid == seid) else {
+            return;
+        };
+        // Another conversation may have it by now.
+        if !matches!(&element.place, Place::Busy(current) if Arc::ptr_eq(current, claim)) {
+            return;
+        }
+        let held = claim.held.try_lock().ok().and_then(|mut held| held.take());
+        if healthy {
+            element.failures = 0;
+            element.cost = if element.cost.is_zero() {
+                took
+            } else {
+                (element.cost * 7 + took) / 8
+            };
+            element.place =
+                Place::Free(held.filter(|held| held.lease.is_permitted()).map(Box::new));
+        } else {
+            self.rest(element);
+        }
+        drop(elements);
+        self.freed.notify_waiters();
+    }
+
+    fn rest(&self, element: &mut Element) {
+        let factor = 2_u32.saturating_pow(element.failures.min(16));
+        let time = self
+            .tuning
+            .quarantine
+            .saturating_mul(factor)
+            .min(self.tuning.longest_quarantine);
+        element.failures += 1;
+        element.place = Place::Resting(Instant::now() + time);
+        tracing::warn!(seid = %element.seid, seconds = time.as_secs_f32(), "a server element rests");
+    }
+
+    /// Gives idle elements back to the grid; busy ones when their conversation ends, which it does at its next packet.
+    fn release(&self, seids: Option<&[Seid]>) {
+        let mut elements = self.elements();
+        for element in elements.iter_mut() {
+            if seids.is_some_and(|seids| !seids.contains(&element.seid)) {
+                continue;
+            }
+            match &element.place {
+                Place::Free(_) => {}
+                Place::Busy(claim) => {
+                    let Ok(mut held) = claim.held.try_lock() else {
+                        continue;
+                    };
+                    held.take();
+                }
+                Place::Resting(_) => continue,
+            }
+            // Whoever wants it gets some time before the pool tries again.
+            element.place = Place::Resting(Instant::now() + self.tuning.quarantine * 5);
+        }
+    }
+
+    fn state(&self) -> Vec<ElementState> {
+        let now = Instant::now();
+        let tell = |element: &Element| ElementState {
+            seid: element.seid,
+            busy: matches!(element.place, Place::Busy(_)),
+            resting: matches!(element.place, Place::Resting(until) if until > now),
+            cost: element.cost,
+            conversations: element.conversations,
+        };
+        self.elements().iter().map(tell).collect()
+    }
+
+    fn elements(&self) -> MutexGuard<'_, Vec<Element>> {
+        self.elements.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Elements that may be taken: the cheapest first, of equal ones that which was not used for longest. Those whose
+/// rest is over come last: they are tried when nothing else is free, or by the way when they were cheap.
+fn by_cost(elements: &[Element]) -> Vec<usize> {
+    let now = Instant::now();
+    let mut free: Vec<usize> = (0..elements.len())
+        .filter(|&at| match elements[at].place {
+            Place::Free(_) => true,
+            Place::Resting(until) => until <= now,
+            Place::Busy(_) => false,
+        })
+        .collect();
+    // Costs that differ by less than a tenth are equal, or the fastest of like elements would get all.
+    let class = |cost: Duration| cost.as_micros().max(1).ilog2() * 8;
+    free.sort_by_key(|&at| {
+        (
+            elements[at].failures > 0,
+            class(elements[at].cost),
+            elements[at].used,
+        )
+    });
+    free
+}
+
+impl Claim {
+    /// How long the element was not asked anything.
+    fn silence(&self) -> Duration {
+        self.last
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .elapsed()
+    }
+
+    pub(super) fn used_now(&self) {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+}
+
+/// Gives elements up when the grid asks for them.
+async fn watch(peer: Peer, members: std::sync::Weak<Members>) {
+    loop {
+        let eviction = tokio::select! {
+            eviction = peer.evictions.wait() => eviction,
+            // Looks whether the pool is gone.
+            () = tokio::time::sleep(Duration::from_secs(5)) => {
+                if members.strong_count() == 0 { return }
+                continue;
+            }
+        };
+        let Some(members) = members.upgrade() else {
+            return;
+        };
+        match &eviction {
+            Eviction::Elements(seids) => members.release(Some(seids)),
+            Eviction::Review | Eviction::End => members.release(None),
+        }
+        if eviction == Eviction::End {
+            return;
+        }
+    }
+}
