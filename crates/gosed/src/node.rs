@@ -13,8 +13,9 @@ use gose_proto::identity::Generations;
 use tokio::task::JoinSet;
 
 use crate::{
-    config::{Config, ConfigError},
+    config::{Config, ConfigError, TlsKey},
     grid::{Grid, Policy},
+    keys::{self, KeyError},
     listen::{
         AdminShared, AdminSocket, Handler, Handlers, Listener, Sessions, Shared, Stop, Stopper,
         admission::NoGenerations,
@@ -62,6 +63,9 @@ pub enum StartError {
     /// Certificates.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// The node's own key.
+    #[error(transparent)]
+    Key(#[from] KeyError),
     /// Images of software elements.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -238,8 +242,8 @@ impl Running {
         let Some(section) = &config.tls else {
             return Ok(None);
         };
-        let key = store::tls_key(&self.grid, section)?;
-        let tls = tls::load(section, key, &self.handlers, self.tokens.clone())?;
+        let identity = crate::long_step(|| keys::identity(&self.grid, section))?;
+        let tls = tls::load(section, &identity, &self.handlers, self.tokens.clone())?;
         if let Some(calls) = &tls.calls {
             self.calls.replace(calls.clone());
         }
@@ -295,9 +299,10 @@ pub fn check(path: &Path) -> Result<Config, StartError> {
     let config = Config::read(path)?;
     store::specs(&config, &Arc::default())?;
     if let Some(section) = &config.tls {
-        let in_file = matches!(section.key, crate::config::TlsKey::File { .. });
-        if in_file {
-            tls::load(section, None, &Handlers::default(), Arc::new(NoGenerations))?;
+        tls::admission(section, Arc::new(NoGenerations))?;
+        tls::certificates(&section.certificate_file)?;
+        if let TlsKey::File { file } = &section.key {
+            tls::private_key(file)?;
         }
     }
     Ok(config)

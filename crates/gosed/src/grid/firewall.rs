@@ -116,6 +116,9 @@ impl Access {
         {
             return Err("security domains are selected on the management plane only");
         }
+        if self.names == Names::Operator {
+            return Ok(());
+        }
         let mut known = false;
         for rule in self.candidates(aid) {
             known = true;

@@ -12,7 +12,7 @@ use rustls::{
     ClientConfig, RootCertStore, ServerConfig,
     pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, pem, pem::PemObject},
     server::{NoServerSessionStorage, VerifierBuilderError, WebPkiClientVerifier},
-    sign::{SigningKey, SingleCertAndKey},
+    sign::SingleCertAndKey,
     version::{TLS12, TLS13},
 };
 
@@ -71,30 +71,18 @@ pub enum TlsError {
     Identity(#[from] gose_client::Error),
 }
 
-/// Loads certificates, anchors and revocation lists. `key` is the private key where it is not in a file.
+/// Loads anchors and revocation lists, for a node with this chain and key.
 ///
 /// # Errors
 /// [`TlsError`], naming the file.
 pub fn load(
     tls: &config::Tls,
-    key: Option<Arc<dyn SigningKey>>,
+    identity: &Identity,
     handlers: &Handlers,
     tokens: Arc<dyn Generations + Send + Sync>,
 ) -> Result<Tls, TlsError> {
     let admission = Arc::new(admission(tls, tokens)?);
-    let chain = certificates(&tls.certificate_file)?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let key = match (key, &tls.key) {
-        (Some(key), _) => key,
-        (None, config::TlsKey::File { file }) => {
-            provider.key_provider.load_private_key(private_key(file)?)?
-        }
-        (None, config::TlsKey::Element(_)) => {
-            let reason = "the element of the key is not at hand".to_owned();
-            return Err(rustls::Error::General(reason).into());
-        }
-    };
-    let identity = Identity::new(chain, key)?;
     let versions: &[_] = match tls.danger_tls12 {
         true => &[&TLS13, &TLS12],
         false => &[&TLS13],
@@ -110,7 +98,7 @@ pub fn load(
     Ok(Tls {
         server: Arc::new(server),
         admission,
-        calls: calls(tls, &identity)?,
+        calls: calls(tls, identity)?,
     })
 }
 
@@ -124,7 +112,11 @@ fn calls(tls: &config::Tls, identity: &Identity) -> Result<Option<Arc<ClientConf
     )?))
 }
 
-fn admission(
+/// Loads anchors and revocation lists.
+///
+/// # Errors
+/// [`TlsError`], naming the file.
+pub fn admission(
     tls: &config::Tls,
     tokens: Arc<dyn Generations + Send + Sync>,
 ) -> Result<Admission, TlsError> {

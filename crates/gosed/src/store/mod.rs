@@ -13,15 +13,14 @@ use std::{
 };
 
 use gose_card::image::MasterKey;
-use rustls::sign::SigningKey;
 
 pub use calls::Calls;
 pub use master_key::master_key;
 pub use private::private_file;
 
 use crate::{
-    config::{Config, Slot, SlotKind, Tls, TlsKey},
-    grid::{Grid, Opener, Runs, Spec},
+    config::{Config, Slot, SlotKind},
+    grid::{Opener, Runs, Spec},
 };
 
 /// Why the elements of a configuration are not there.
@@ -34,14 +33,6 @@ pub enum StoreError {
         path: PathBuf,
         /// What is wrong with it.
         cause: io::Error,
-    },
-    /// The key of the node's certificate cannot be reached.
-    #[error("[tls] key in element {seid}: {cause}")]
-    TlsKey {
-        /// The element.
-        seid: String,
-        /// What is wrong.
-        cause: String,
     },
 }
 
@@ -103,19 +94,5 @@ fn spec(slot: &Slot, master: Option<&(&Path, Arc<MasterKey>)>, calls: &Arc<Calls
                 open,
             })
         }
-    }
-}
-
-/// The node's private key, where it is in an element.
-///
-/// # Errors
-/// [`StoreError::TlsKey`].
-pub fn tls_key(_grid: &Arc<Grid>, tls: &Tls) -> Result<Option<Arc<dyn SigningKey>>, StoreError> {
-    match &tls.key {
-        TlsKey::File { .. } => Ok(None),
-        TlsKey::Element(key) => Err(StoreError::TlsKey {
-            seid: key.seid.to_string(),
-            cause: "not served by this version".into(),
-        }),
     }
 }
