@@ -1,4 +1,4 @@
-//! `gose element list|power|reset|apdu|info`.
+//! `gose element list|init|power|reset|apdu|info`.
 
 use clap::{Args, Subcommand};
 use gose_client::RemoteElement;
@@ -13,6 +13,8 @@ use crate::{Failure, Output, node::Node};
 pub(crate) enum Verb {
     /// List the elements that the caller may use
     List(List),
+    /// Replace the published PINs of an element by secrets of its own
+    Init(crate::init::Init),
     /// Power an element up and tell its answer to reset, or power it down
     Power(Power),
     /// Reset an element and tell its answer to reset
@@ -83,6 +85,7 @@ impl Verb {
     pub(crate) fn run(self, output: &Output) -> Result<(), Failure> {
         match self {
             Self::List(flags) => flags.run(output),
+            Self::Init(flags) => flags.run(output),
             Self::Power(flags) => flags.run(output),
             Self::Reset(flags) => flags.run(output),
             Self::Apdu(flags) => flags.run(output),

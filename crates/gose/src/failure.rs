@@ -1,6 +1,10 @@
 //! Why a command failed, by blame: the exit code says whose.
 
-use gose_element::ElementError;
+use gose_client::pki::PkiError;
+use gose_element::{
+    ElementError,
+    drive::{eap_tls, piv::PivError, provision::ProvisionError},
+};
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -39,5 +43,41 @@ impl From<gose_client::Error> for Failure {
 impl From<ElementError> for Failure {
     fn from(error: ElementError) -> Self {
         Self::Remote(error.to_string())
+    }
+}
+
+impl From<PivError> for Failure {
+    fn from(error: PivError) -> Self {
+        match error {
+            PivError::PinForm | PivError::Host => Self::Local(error.to_string()),
+            error => Self::Remote(error.to_string()),
+        }
+    }
+}
+
+impl From<eap_tls::Error> for Failure {
+    fn from(error: eap_tls::Error) -> Self {
+        match error {
+            eap_tls::Error::TooLong(_) => Self::Local(error.to_string()),
+            error => Self::Remote(error.to_string()),
+        }
+    }
+}
+
+impl From<ProvisionError> for Failure {
+    fn from(error: ProvisionError) -> Self {
+        match error {
+            ProvisionError::Randomness => Self::Local(error.to_string()),
+            error => Self::Remote(error.to_string()),
+        }
+    }
+}
+
+impl From<PkiError> for Failure {
+    fn from(error: PkiError) -> Self {
+        match error {
+            PkiError::Element(error) => error.into(),
+            error => Self::Local(error.to_string()),
+        }
     }
 }

@@ -3,11 +3,18 @@
 //! Exit codes: 0 done, 1 usage or a local error, 2 an error of the node or the element.
 #![forbid(unsafe_code)]
 
+mod cert;
 mod element;
 mod failure;
+mod identity;
+mod init;
+mod key;
 mod node;
 mod output;
+mod pki;
 mod racs;
+mod secrets;
+mod terminal;
 
 use std::process::ExitCode;
 
@@ -31,9 +38,21 @@ struct Cli {
 /// One file a noun.
 #[derive(Subcommand)]
 enum Noun {
-    /// List, power, reset and address elements
+    /// Certificates of an element's keys
+    #[command(subcommand)]
+    Cert(cert::Verb),
+    /// List, initialise, power, reset and address elements
     #[command(subcommand)]
     Element(element::Verb),
+    /// Identities of the EAP-TLS application of an element
+    #[command(subcommand)]
+    Identity(identity::Verb),
+    /// Keys of an element
+    #[command(subcommand)]
+    Key(key::Verb),
+    /// A small certification authority whose key sits in an element
+    #[command(subcommand)]
+    Pki(pki::Verb),
     /// Run a transcript of RACS lines against a node and print its answers
     Racs(racs::Args),
 }
@@ -49,7 +68,11 @@ fn main() -> ExitCode {
     };
     let output = Output::new(cli.json);
     let outcome = match cli.noun {
+        Noun::Cert(verb) => verb.run(&output),
         Noun::Element(verb) => verb.run(&output),
+        Noun::Identity(verb) => verb.run(&output),
+        Noun::Key(verb) => verb.run(&output),
+        Noun::Pki(verb) => verb.run(&output),
         Noun::Racs(args) => args.run(&output),
     };
     match outcome {

@@ -51,3 +51,12 @@ impl Output {
         }
     }
 }
+
+/// Writes what was made to a file, in place of the one there.
+///
+/// # Errors
+/// [`Failure::Local`] with the path.
+pub(crate) fn write_file(path: &std::path::Path, text: &str) -> Result<(), Failure> {
+    std::fs::write(path, text)
+        .map_err(|error| Failure::local(format!("{}: {error}", path.display())))
+}
