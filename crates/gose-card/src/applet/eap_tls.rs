@@ -133,7 +133,6 @@ impl EapTlsApplet {
             C::Write { offset, data } => {
                 self.authorise_operator(env)?;
                 self.forget_identities();
-                let data = Zeroizing::new(data);
                 memory::write(env.nvm, env.keys, offset, &data);
                 StatusWord::NORMAL.into()
             }

@@ -159,9 +159,24 @@ impl<'e, E: SecureElement + ?Sized> EapTls<'e, E> {
                 Reply::Discarded
             });
         }
+        if !self.is_expected(&parsed) {
+            return Ok(Reply::Discarded);
+        }
         let reply = self.answer(&parsed, packet, now)?;
         self.last = Some((packet.to_vec(), reply.clone()));
         Ok(reply)
+    }
+
+    /// A response answers the request that was sent last; EAP-Response/Identity begins anew.
+    fn is_expected(&self, packet: &Packet<'_>) -> bool {
+        match &self.last {
+            Some((_, Reply::Packet(request)))
+                if packet.code == Code::Response && packet.kind != Some(Type::IDENTITY) =>
+            {
+                request.get(1) == Some(&packet.identifier)
+            }
+            _ => true,
+        }
     }
 
     fn answer(
@@ -173,8 +188,12 @@ impl<'e, E: SecureElement + ?Sized> EapTls<'e, E> {
         if parsed.kind == Some(Type::TLS) {
             let fragment = Fragment::parse(parsed.data)?;
             if fragment.is_acknowledgement()
-                && let Some(next) = self.leaving.pop()
+                && let Some(mut next) = self.leaving.pop()
             {
+                // It was fetched with a guess of the identifier that the other end would choose.
+                if let (Code::Request, Some(identifier)) = (parsed.code, next.get_mut(1)) {
+                    *identifier = parsed.identifier;
+                }
                 return Ok(Reply::Packet(next));
             }
             if fragment.more {

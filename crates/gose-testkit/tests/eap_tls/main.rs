@@ -1,6 +1,8 @@
 //! EAP-TLS between two elements in memory, and between an element and ordinary TLS.
 #![allow(clippy::unwrap_used)]
 
+mod any_bytes;
 mod bridge;
 mod refusal;
+mod round_trips;
 mod success;

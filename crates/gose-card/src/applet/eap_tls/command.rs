@@ -55,7 +55,7 @@ pub(super) enum EapTlsCommand {
     Process {
         more: bool,
         target: Target,
-        data: Vec<u8>,
+        data: Zeroizing<Vec<u8>>,
     },
     ExportedParameter {
         handle: u8,
@@ -76,7 +76,7 @@ pub(super) enum EapTlsCommand {
     },
     Write {
         offset: usize,
-        data: Vec<u8>,
+        data: Zeroizing<Vec<u8>>,
     },
 }
 
@@ -225,7 +225,7 @@ impl EapTlsCommand {
         Ok(Self::Process {
             more,
             target,
-            data: command.data.clone(),
+            data: command.data.clone().into(),
         })
     }
 
@@ -263,7 +263,7 @@ impl EapTlsCommand {
             0xB0 => Ok(Self::Read { offset, length }),
             _ => Ok(Self::Write {
                 offset,
-                data: command.data.clone(),
+                data: command.data.clone().into(),
             }),
         }
     }
