@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 
 /// Runs a request against an element that echoes each APDU, and gives what is sent.
@@ -91,4 +93,113 @@ fn a_relay_gathers() {
         panic!("nothing to run");
     };
     assert_eq!(script.steps.len(), 2);
+}
+
+#[test]
+fn the_request_in_progress_has_a_name() {
+    let mut session = Session::new(Mode::Direct);
+    assert_eq!(session.request_id(), None);
+    session.receive(b"BEGIN guest-7 \r\nLIST\r\n");
+    assert!(matches!(session.poll(), Some(Output::Run(Operation::List))));
+    assert_eq!(session.request_id(), Some("guest-7"));
+    session.complete(Completion::Seids(Vec::new()));
+    assert_eq!(
+        serve(&mut session, b"END\r\nBEGIN\r\n"),
+        "BEGIN guest-7\r\n+004 001\r\nEND\r\n"
+    );
+    assert_eq!(session.request_id(), None);
+}
+
+#[test]
+fn a_slow_operation_holds_nothing_back() {
+    let mut session = Session::new(Mode::Direct);
+    session.receive(b"BEGIN\r\nECHO a\r\nEND\r\nBEGIN\r\nPOWERON SE1\r\nEND\r\n");
+    assert!(matches!(session.poll(), Some(Output::Run(_))));
+    let done: &[u8] = b"BEGIN\r\n+009 001 a\r\nEND\r\n";
+    assert_eq!(session.flush(), Some(done));
+    assert_eq!(session.flush(), None);
+    session.complete(Completion::Failed(Failure::Mute));
+    assert_eq!(
+        serve(&mut session, b""),
+        "BEGIN\r\n-808 001 the element is mute\r\nEND\r\n"
+    );
+}
+
+#[test]
+fn a_peer_that_sends_too_much_waits() {
+    let mut session = Session::new(Mode::Direct);
+    session.receive(b"BEGIN\r\nLIST\r\n");
+    assert!(matches!(session.poll(), Some(Output::Run(Operation::List))));
+    while session.wants_input() {
+        session.receive(b"ECHO and more of it while the operation runs\r\n");
+    }
+    assert!(session.input.len() < MAX_LINE + 100);
+    session.complete(Completion::Failed(Failure::Internal));
+    serve(&mut session, b"END\r\n");
+    assert!(session.wants_input() && session.input.len() == 0);
+}
+
+#[test]
+fn completions_that_make_no_sense_are_our_own_fault() {
+    let check = |line: &str, completion: Completion, expected: &str| {
+        let mut session = Session::new(Mode::Direct);
+        session.receive(format!("BEGIN\r\n{line}\r\nEND\r\n").as_bytes());
+        assert!(matches!(session.poll(), Some(Output::Run(_))), "{line}");
+        session.complete(completion);
+        let said = serve(&mut session, b"");
+        assert_eq!(said, format!("BEGIN\r\n{expected}\r\nEND\r\n"));
+    };
+    let apdus = |done, failed| Completion::Apdus { done, failed };
+    let apdu = "APDU A 00010000";
+    check("LIST", Completion::Shutdown, "-904 001 internal error");
+    check(apdu, apdus(vec![], None), "-906 001 internal error");
+    check(apdu, apdus(vec![None], None), "-906 001 internal error");
+    let two = "APDU A 00010000 APPEND\r\nAPDU A 00020000";
+    check(
+        two,
+        apdus(vec![None], Some(Failure::Mute)),
+        "-906 001 internal error",
+    );
+    let two = "APDU A 00010000\r\nAPDU A 00020000";
+    check(
+        two,
+        apdus(vec![None], Some(Failure::Mute)),
+        "-806 002 the element is mute",
+    );
+}
+
+#[test]
+fn an_idle_session_is_small() {
+    let mut session = Session::new(Mode::Direct);
+    let long = format!("BEGIN\r\nECHO {}\r\nEND\r\n", "x".repeat(100_000));
+    assert_eq!(serve(&mut session, long.as_bytes()).len(), 100_000 + 23);
+    serve(&mut session, b"BEGIN\r\nEND\r\n");
+    assert!(session.poll().is_none());
+    let kept = session.open.capacity() + session.ready.capacity();
+    assert!(kept <= 2 * RETAINED, "{kept}");
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_do_not_panic(pieces in proptest::collection::vec(
+        proptest::collection::vec(any::<u8>(), 0..60), 0..20)) {
+        let mut session = Session::new(Mode::Direct);
+        for piece in pieces {
+            serve(&mut session, &piece);
+        }
+    }
+
+    #[test]
+    fn any_lines_give_one_response_a_request(lines in proptest::collection::vec(
+        "(BEGIN( x)?|END|ECHO [a-c]( APPEND)?|APDU A 000[0-9]0000( APPEND)?|POWERON A|LIST|FOO)",
+        0..40), cut in 1usize..30) {
+        let text = lines.join("\r\n") + "\r\n";
+        let mut whole = Session::new(Mode::Direct);
+        let said = serve(&mut whole, text.as_bytes());
+        let mut cut_up = Session::new(Mode::Gather);
+        let pieces: String = text.as_bytes().chunks(cut).map(|piece| serve(&mut cut_up, piece)).collect();
+        prop_assert_eq!(&said, &pieces);
+        let count = |word: &str| said.lines().filter(|line| line.split(' ').next() == Some(word)).count();
+        prop_assert_eq!(count("BEGIN"), count("END"));
+    }
 }
