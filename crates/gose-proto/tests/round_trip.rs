@@ -1,5 +1,7 @@
 //! What a client asks is what a server runs, and what the server answers is what the client reads.
 
+#![allow(clippy::unwrap_used)]
+
 use gose_element::{ElementError, Outcomes, Script, SecureElement, Seid, Step};
 use gose_proto::{
     apdu::{Response, StatusWord},

@@ -14,6 +14,8 @@
 //! S: <close -301>         the server closes
 //! ```
 
+#![allow(clippy::unwrap_used)]
+
 use std::{
     collections::{BTreeMap, VecDeque},
     fmt::Write,
