@@ -65,8 +65,8 @@ impl Connection {
     /// A response with an error status is a response; see [`Response::decide`].
     ///
     /// # Errors
-    /// [`Error::Closed`]: nothing was sent. [`Error::is_outcome_unknown`]: something was, and no
-    /// response came. After any error but the first the session is over.
+    /// [`Error::Closed`], [`Error::Unsolicited`]: nothing was sent. [`Error::is_outcome_unknown`]: something was, and no
+    /// response came. After any error the session is over.
     pub fn ask(&mut self, request: Request) -> Result<Response, Error> {
         self.look()?;
         let further = u32::from(request.commands().saturating_sub(1));
@@ -105,6 +105,10 @@ impl Connection {
         self.closed = outcome.is_err() || self.link.is_end();
         match outcome {
             Err(cause) => Err(self.refused(cause).unwrap_or(Error::Closed)),
+            Ok(()) if !self.link.take().is_empty() => {
+                self.closed = true;
+                Err(Error::Unsolicited)
+            }
             Ok(()) if self.closed => Err(Error::Closed),
             Ok(()) => Ok(()),
         }

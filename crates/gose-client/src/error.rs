@@ -36,6 +36,9 @@ pub enum Error {
     /// The node closed the connection before the request was sent: nothing was done.
     #[error("the node closed the connection; connect again")]
     Closed,
+    /// The node sent something although nothing was asked. The request was not sent.
+    #[error("the node speaks although nothing was asked; is it a RACS node?")]
+    Unsolicited,
     /// The connection broke after the request was sent: what was done of it is unknown.
     #[error("the connection broke after the request was sent, its outcome is unknown: {0}")]
     Cut(io::Error),

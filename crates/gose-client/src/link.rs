@@ -84,7 +84,7 @@ impl Link {
                     return Err(ErrorKind::UnexpectedEof.into());
                 }
                 if link.is_handshaking() {
-                    link.wait(true, deadline)?;
+                    link.wait(false, deadline)?;
                     link.fill()?;
                 }
                 Ok(())
@@ -162,10 +162,7 @@ impl Link {
 
     fn poll(&self, write: bool, timeout: Duration) -> io::Result<bool> {
         let mut flags = PollFlags::IN;
-        flags.set(
-            PollFlags::OUT,
-            write && (self.tls.is_none() || self.has_unsent()),
-        );
+        flags.set(PollFlags::OUT, write);
         let timeout = Timespec::try_from(timeout).map_err(|_| ErrorKind::InvalidInput)?;
         match poll(&mut [PollFd::new(&self.socket, flags)], Some(&timeout)) {
             Ok(ready) => Ok(ready > 0),

@@ -3,5 +3,6 @@
 // What cannot be set up fails the test that asked for it.
 #![allow(clippy::unwrap_used)]
 
+pub mod node;
 pub mod pki;
 pub mod world;
