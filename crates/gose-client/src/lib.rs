@@ -4,6 +4,7 @@
 //! one of its elements as a [`SecureElement`](gose_element::SecureElement).
 #![forbid(unsafe_code)]
 
+pub mod admin;
 pub mod connection;
 pub mod element_key;
 mod endpoint;

@@ -53,6 +53,18 @@ pub enum Names {
     Operator,
     /// Whoever showed a certificate with these names; only those that count.
     Certified(Box<[Name]>),
+    /// A virtual machine of this hypervisor, on its own channel: it has the elements that are bound to
+    /// it, whatever the users' table says.
+    Guest(Arc<Bound>),
+}
+
+/// A virtual machine and its elements.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bound {
+    /// Its SPIFFE identifier.
+    pub name: Name,
+    /// What is bound to it.
+    pub seids: Vec<Seid>,
 }
 
 impl Names {
@@ -62,6 +74,7 @@ impl Names {
         match self {
             Self::Operator => false,
             Self::Certified(names) => names.contains(name),
+            Self::Guest(bound) => bound.name == *name,
         }
     }
 }
@@ -74,6 +87,7 @@ impl fmt::Display for Peer {
                 Some(name) => write!(f, "{name}#{}", self.sid),
                 None => write!(f, "(no name that counts)#{}", self.sid),
             },
+            Names::Guest(bound) => write!(f, "{}#{}", bound.name, self.sid),
         }
     }
 }

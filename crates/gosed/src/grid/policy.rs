@@ -84,6 +84,7 @@ impl Policy {
     pub fn plane(&self, names: &Names, seid: Seid) -> Option<Plane> {
         match names {
             Names::Operator => Some(Plane::Management),
+            Names::Guest(bound) => bound.seids.contains(&seid).then_some(Plane::User),
             Names::Certified(names) => names
                 .iter()
                 .filter_map(|name| self.users.get(name))

@@ -3,11 +3,17 @@
 //! A guest reaches its own element and no other, after a TLS handshake that only this hypervisor's
 //! element can sign, for a token that names this guest.
 
+mod admin;
 pub mod attach;
 pub mod domain;
+pub mod driver;
 pub mod eap_relay;
 pub mod generations;
 pub mod guest_tls;
 pub mod key;
+pub mod middleware;
 pub mod process;
 pub mod token;
+
+pub use admin::AdminHandler;
+pub use middleware::{Middleware, MiddlewareError};

@@ -19,6 +19,8 @@ use tokio::{
     time::timeout,
 };
 
+use super::driver::Sockets;
+
 /// Time that a guest may take to read its join record or a socket.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -29,12 +31,6 @@ pub struct Guest {
 
 /// The node's end of a guest's control socket.
 pub struct ControlSocket(UnixStream);
-
-/// Takes the sockets that a guest asked for.
-pub trait Sockets: Send + Sync {
-    /// Serves a new socket of the guest; `false` refuses it: the guest has too many.
-    fn serve(&self, request: Request, socket: UnixStream) -> bool;
-}
 
 /// Starts a guest. Its standard input is its control socket; it inherits the node's standard output and
 /// error, no environment but PATH, and no other descriptor.

@@ -1,0 +1,187 @@
+//! `gose-admin/1`: the management plane's actions and answers, length (4, big endian) ‖ JSON each.
+
+use std::io::{self, Read, Write};
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+/// Bytes that an action or an answer may have.
+pub const MAX_MESSAGE: usize = 65_536;
+
+/// What somebody asks the management plane for. The command line, and whatever else manages a node,
+/// parses into this; the node authorises it before it does anything.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "action", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Action {
+    /// Creates a virtual machine and starts it.
+    VmCreate(VmCreate),
+    /// Stops a virtual machine.
+    VmDestroy {
+        /// Its UUID.
+        uuid: String,
+    },
+    /// Lists the virtual machines that run: one's own, or all for the operator.
+    VmList,
+}
+
+/// A virtual machine to create.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct VmCreate {
+    /// The image to run.
+    pub image: String,
+    /// Elements to bind to it; the first one holds its key.
+    #[serde(default)]
+    pub seid: Vec<String>,
+    /// Arguments after the image's own, where it takes any.
+    #[serde(default)]
+    pub arguments: Vec<String>,
+    /// Its UUID; only the operator chooses one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uuid: Option<String>,
+}
+
+/// What an action came to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "answer", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Answer {
+    /// A virtual machine runs.
+    Created(Vm),
+    /// It runs no more.
+    Destroyed,
+    /// The virtual machines that run.
+    Vms {
+        /// In the order of their UUIDs.
+        vms: Vec<Vm>,
+    },
+    /// Nothing was done.
+    Refused {
+        /// One word of what is below.
+        reason: Refusal,
+        /// The next step, for people.
+        text: String,
+    },
+}
+
+/// A virtual machine that runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Vm {
+    /// Its UUID.
+    pub uuid: String,
+    /// Counts its starts.
+    pub generation: u64,
+    /// Its SPIFFE identifier.
+    pub id: String,
+    /// Its elements.
+    pub seid: Vec<String>,
+}
+
+/// Why nothing was done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Refusal {
+    /// The message is no action.
+    Malformed,
+    /// Policy does not allow it. Why stands in the node's log.
+    Unauthorised,
+    /// One's quota is used up.
+    Quota,
+    /// An element is bound to another virtual machine.
+    InUse,
+    /// There is no such thing.
+    Unknown,
+    /// The node could not do it. Why stands in its log.
+    Failed,
+}
+
+/// Why no answer came.
+#[derive(Debug, thiserror::Error)]
+pub enum AdminError {
+    /// The connection.
+    #[error("connection to the node: {0}")]
+    Io(#[from] io::Error),
+    /// Over [`MAX_MESSAGE`].
+    #[error("a message of {0} bytes; at most 65536")]
+    Length(usize),
+    /// Not what belongs here.
+    #[error("malformed message: {0}")]
+    Json(#[from] serde_json::Error),
+}
+
+/// The frame of an action or an answer.
+///
+/// # Errors
+/// [`AdminError::Length`], [`AdminError::Json`].
+pub fn encode(message: &impl Serialize) -> Result<Vec<u8>, AdminError> {
+    let json = serde_json::to_vec(message)?;
+    let length = u32::try_from(json.len()).map_err(|_| AdminError::Length(json.len()))?;
+    if json.len() > MAX_MESSAGE {
+        return Err(AdminError::Length(json.len()));
+    }
+    Ok([&length.to_be_bytes()[..], &json].concat())
+}
+
+/// The length of the message that follows its length field.
+///
+/// # Errors
+/// [`AdminError::Length`]: the connection is to be closed.
+pub fn message_len(field: [u8; 4]) -> Result<usize, AdminError> {
+    let length = usize::try_from(u32::from_be_bytes(field)).unwrap_or(usize::MAX);
+    if length > MAX_MESSAGE {
+        return Err(AdminError::Length(length));
+    }
+    Ok(length)
+}
+
+/// Asks a node, over TLS or its admin socket.
+///
+/// # Errors
+/// [`AdminError`]; it is then unknown whether the action was done.
+pub fn ask(stream: &mut (impl Read + Write), action: &Action) -> Result<Answer, AdminError> {
+    stream.write_all(&encode(action)?)?;
+    stream.flush()?;
+    read(stream)
+}
+
+fn read<T: DeserializeOwned>(stream: &mut impl Read) -> Result<T, AdminError> {
+    let mut field = [0; 4];
+    stream.read_exact(&mut field)?;
+    let mut json = vec![0; message_len(field)?];
+    stream.read_exact(&mut json)?;
+    Ok(serde_json::from_slice(&json)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(action: &Action, json: &str) {
+        assert_eq!(serde_json::to_string(action).unwrap(), json);
+        assert_eq!(&serde_json::from_str::<Action>(json).unwrap(), action);
+    }
+
+    #[test]
+    fn actions_as_json() {
+        let create = VmCreate {
+            image: "demo".to_owned(),
+            seid: vec!["SE1".to_owned()],
+            ..VmCreate::default()
+        };
+        check(
+            &Action::VmCreate(create),
+            r#"{"action":"vm-create","image":"demo","seid":["SE1"],"arguments":[]}"#,
+        );
+        check(&Action::VmList, r#"{"action":"vm-list"}"#);
+        let unknown = r#"{"action":"vm-create","image":"demo","root":true}"#;
+        assert!(serde_json::from_str::<Action>(unknown).is_err());
+    }
+
+    #[test]
+    fn frames() {
+        let frame = encode(&Answer::Destroyed).unwrap();
+        let (field, json) = frame.split_first_chunk().unwrap();
+        assert_eq!(message_len(*field).unwrap(), json.len());
+        assert_eq!(read::<Answer>(&mut frame.as_slice()).unwrap(), Answer::Destroyed);
+        assert!(matches!(message_len([0, 1, 0, 1]), Err(AdminError::Length(65_537))));
+    }
+}
