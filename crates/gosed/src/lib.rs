@@ -11,6 +11,7 @@ pub mod listen;
 pub mod metrics;
 pub mod node;
 pub mod radius;
+pub mod roles;
 pub mod store;
 
 /// Runs what may take more than a millisecond so that other tasks go on meanwhile, where the runtime

@@ -22,6 +22,7 @@ use crate::{
         tls::{self, Tls, TlsError},
     },
     metrics::Metrics,
+    roles::{self, RoleError, Roles},
     store::{self, Calls, StoreError},
 };
 
@@ -49,6 +50,7 @@ pub struct Running {
     tokens: Arc<dyn Generations + Send + Sync>,
     calls: Arc<Calls>,
     metrics: Arc<Metrics>,
+    roles: Roles,
     address: Option<SocketAddr>,
     stopper: Stopper,
     tasks: JoinSet<()>,
@@ -69,6 +71,9 @@ pub enum StartError {
     /// Images of software elements.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The roles beside the grid.
+    #[error(transparent)]
+    Role(#[from] RoleError),
     /// A socket.
     #[error("cannot listen on {place}: {cause}")]
     Listen {
@@ -137,7 +142,8 @@ impl Node {
     ///
     /// # Errors
     /// [`StartError`]; nothing listens then.
-    pub async fn start(self) -> Result<Running, StartError> {
+    pub async fn start(mut self) -> Result<Running, StartError> {
+        let roles = roles::take_up(&mut self)?;
         let mut running = Running {
             grid: self.grid,
             sessions: Arc::default(),
@@ -146,6 +152,7 @@ impl Node {
             tokens: self.tokens,
             calls: self.calls,
             metrics: self.metrics,
+            roles,
             address: None,
             stopper: self.stopper,
             tasks: JoinSet::new(),
@@ -153,6 +160,9 @@ impl Node {
         // The admin socket first: a key in an element needs it to be made.
         running.serve_admin(&self.config, &self.stop)?;
         running.serve_tls(&self.config, &self.stop).await?;
+        if let Some(middleware) = &running.roles.middleware {
+            crate::long_step(|| middleware.start_configured());
+        }
         Ok(running)
     }
 }
@@ -168,6 +178,12 @@ impl Running {
     #[must_use]
     pub fn grid(&self) -> &Arc<Grid> {
         &self.grid
+    }
+
+    /// The roles beside the grid.
+    #[must_use]
+    pub fn roles(&self) -> &Roles {
+        &self.roles
     }
 
     /// The sessions that are open.

@@ -102,6 +102,19 @@ impl Conversation {
         }
     }
 
+    /// Runs a script on the element after EAP-Success, for as long as this conversation holds it: keys for
+    /// the session, records.
+    ///
+    /// # Errors
+    /// Why not, for the record: no success yet, the element failed, or another conversation has it.
+    pub async fn use_element(&mut self, script: Script) -> Result<Outcomes, String> {
+        if !matches!(self.phase, Phase::Over) || self.claimed.is_none() {
+            return Err("the conversation has no element".into());
+        }
+        let done = self.run(false, script).await;
+        done.map_err(|Broken(reason)| reason)
+    }
+
     async fn take(&mut self, response: &[u8]) -> Turn {
         let Ok((packet, _)) = Packet::parse(response) else {
             return Turn::Discarded;
@@ -400,6 +413,12 @@ fn certified_name(certificate: &[u8]) -> Result<String, Broken> {
     let certificate = Certificate::parse(certificate).map_err(unreadable)?;
     match certificate.spiffe().map_err(unreadable)? {
         Some(spiffe) => Ok(spiffe.to_string()),
-        None => Ok(certificate.common_name().map_err(unreadable)?.to_owned()),
+        // What looks like an identifier must be one.
+        None => match certificate.common_name().map_err(unreadable)? {
+            name if name.starts_with("spiffe:") => Err(Broken(
+                "the peer's common name poses as a SPIFFE identifier".into(),
+            )),
+            name => Ok(name.to_owned()),
+        },
     }
 }

@@ -4,12 +4,14 @@
 //! packets. [`Pool`] is what answers: it chooses the identity by the realm of the peer's name and an element by
 //! load, health and measured time.
 
+mod channel;
 mod conversation;
 mod eap;
 mod hello;
 mod identity;
 mod pool;
 
+pub use channel::EapChannel;
 pub use conversation::Conversation;
 pub use eap::{Authenticators, Begin, EapConversation, Facts, NoRealm, Pending, Success, Turn};
 pub use hello::Hello;

@@ -211,7 +211,8 @@ pub fn convert(inputs: &[&[u8]], p2: u8) -> Script {
 }
 
 /// Inputs in groups that fit into one script each: steps, and bytes of a response.
-pub(super) fn groups<'i, 'b>(inputs: &'i [&'b [u8]]) -> Vec<&'i [&'b [u8]]> {
+#[must_use]
+pub fn groups<'i, 'b>(inputs: &'i [&'b [u8]]) -> Vec<&'i [&'b [u8]]> {
     /// Hexadecimal answers of one request stay under the 1 MiB that a grid keeps.
     const MAX_BYTES: usize = 400_000;
     let mut groups = Vec::new();
@@ -309,8 +310,11 @@ pub(super) fn bodies(
     told.ok_or(Error::Malformed(asked))
 }
 
-/// The bodies of the steps whose answer the script wants told.
-pub(super) fn told(
+/// The bodies of the steps whose answer the script wants told; `asked` is what the error calls it.
+///
+/// # Errors
+/// [`Error`] when a step was refused or not told.
+pub fn told(
     outcomes: &Outcomes,
     script: &Script,
     asked: &'static str,

@@ -11,11 +11,7 @@ use crate::{Algorithm, Scheme};
 ///
 /// # Errors
 /// [`PivError::Host`] when the host has no randomness for a salt.
-pub fn input(
-    scheme: Scheme,
-    algorithm: Algorithm,
-    message: &[u8],
-) -> Result<Vec<u8>, PivError> {
+pub fn input(scheme: Scheme, algorithm: Algorithm, message: &[u8]) -> Result<Vec<u8>, PivError> {
     match scheme {
         Scheme::EcdsaP256Sha256 => Ok(digest(&SHA256, message).as_ref().to_vec()),
         Scheme::EcdsaP384Sha384 => Ok(digest(&SHA384, message).as_ref().to_vec()),
