@@ -170,13 +170,16 @@ impl Firewall {
     /// # Errors
     /// The reason, for the log.
     pub(super) fn check(&self, step: &Step) -> Result<Verdict, &'static str> {
+        let verdict = self.judge(&step.apdu)?;
         if step.more.is_some() {
-            let [cla, ins, p1, p2] = step.fetch;
-            if let Verdict::Select(_) = self.judge(&[cla, ins, p1, p2, 0])? {
-                return Err("SELECT cannot be a fetch command");
-            }
+            let fetched = match &verdict {
+                Verdict::Pass => None,
+                // It fetches the answer of the application that is selected by then.
+                Verdict::Select(selection) => Some(self.access.filters(&selection.aid)),
+            };
+            self.judge_fetch(step.fetch, fetched.as_deref())?;
         }
-        self.judge(&step.apdu)
+        Ok(verdict)
     }
 
     /// A SELECT came back. `None`: its answer was not told, but the script went on after it.
@@ -233,18 +236,42 @@ impl Firewall {
         if ins == 0xA4 && p1 == 0x04 {
             return self.judge_select(class, apdu).map(Verdict::Select);
         }
-        let Some(current) = &self.current else {
-            return Err("no application is selected");
+        let current = self.current.as_ref().ok_or("no application is selected")?;
+        self.judge_header(class, [cla, ins, p1, p2], &current.filters)?;
+        Ok(Verdict::Pass)
+    }
+
+    /// The header of a command that the caller chose and that is sent as often as the card asks for it.
+    fn judge_fetch(&self, header: [u8; 4], filters: Option<&[Filter]>) -> Result<(), &'static str> {
+        let [cla, ins, p1, _] = header;
+        let class = Class::of(cla)?;
+        if ins == 0x70 || (ins == 0xA4 && p1 == 0x04) {
+            return Err("SELECT or MANAGE CHANNEL as a fetch command");
+        }
+        let current = || {
+            self.current
+                .as_ref()
+                .map(|current| current.filters.as_slice())
         };
+        self.judge_header(class, header, filters.or_else(current).unwrap_or_default())
+    }
+
+    fn judge_header(
+        &self,
+        class: Class,
+        header: [u8; 4],
+        filters: &[Filter],
+    ) -> Result<(), &'static str> {
+        let [_, ins, p1, p2] = header;
         if self.access.plane == Plane::User && is_management(class.base, ins, p2) {
             return Err("a command of the management plane");
         }
         let plain = [class.base, ins, p1, p2];
-        let forbids = |filter: &Filter| filter.forbids([cla, ins, p1, p2]) || filter.forbids(plain);
-        if current.filters.iter().any(forbids) {
+        let forbids = |filter: &Filter| filter.forbids(header) || filter.forbids(plain);
+        if filters.iter().any(forbids) {
             return Err("a filter of the application");
         }
-        Ok(Verdict::Pass)
+        Ok(())
     }
 
     fn judge_select(&self, class: Class, apdu: &[u8]) -> Result<Selection, &'static str> {

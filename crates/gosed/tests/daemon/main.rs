@@ -5,8 +5,10 @@
 
 mod admin;
 mod certificates;
+mod elements;
 mod input;
 mod limits;
 mod locks;
+mod process;
 mod reload;
 mod world;

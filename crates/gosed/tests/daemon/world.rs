@@ -63,6 +63,14 @@ impl World {
         }
     }
 
+    /// Stops the node and starts another one in its place.
+    pub(crate) async fn restart(self, settings: &Settings) -> Self {
+        self.node.stop().await;
+        let config = Config::parse(&text(self.dir.path().to_str().unwrap(), settings)).unwrap();
+        let node = Node::new(config).unwrap().start().await.unwrap();
+        Self { node, ..self }
+    }
+
     pub(crate) async fn small() -> Self {
         Self::new(Settings {
             elements: 2,
@@ -167,6 +175,10 @@ fn text(dir: &str, settings: &Settings) -> String {
         limits,
         more,
     } = settings;
+    let key = match tls.contains("key = ") {
+        true => String::new(),
+        false => format!("key = {{ file = \"{dir}/node.key\" }}"),
+    };
     let mut text = format!(
         r#"
 version = 1
@@ -176,7 +188,7 @@ address = "127.0.0.1:0"
 socket = "{dir}/admin.sock"
 [tls]
 certificate-file = "{dir}/node.pem"
-key = {{ file = "{dir}/node.key" }}
+{key}
 client-anchor-files = ["{dir}/machines.pem"]
 user-anchor-files = ["{dir}/users.pem"]
 trust-domain = "example.org"

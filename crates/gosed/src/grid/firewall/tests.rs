@@ -163,6 +163,13 @@ fn management_commands_and_filters() {
     assert!(firewall.check(&fetch([0, 0xDB, 0x3F, 0xFF])).is_err());
     assert!(firewall.check(&fetch([0, 0xA4, 0x04, 0x00])).is_err());
     assert!(firewall.check(&fetch([0, 0xC0, 0, 0])).is_ok());
+    // Before anything is selected SELECT may be fetched from, with the same care.
+    let mut firewall = firewall;
+    firewall.forget();
+    let fetch = |header| step(&select(PIV)).collect(header);
+    assert!(firewall.check(&fetch([0, 0xC0, 0, 0])).is_ok());
+    assert!(firewall.check(&fetch([0, 0xCB, 0x3F, 0xFF])).is_err());
+    assert!(firewall.check(&fetch([0, 0xDB, 0x3F, 0xFF])).is_err());
 }
 
 #[test]

@@ -1,0 +1,160 @@
+//! Elements that outlive the node, elements of remote grids, and the node's own key in one.
+
+use std::{
+    os::unix::fs::PermissionsExt,
+    time::{Duration, Instant},
+};
+
+use gose_element::{
+    Algorithm,
+    drive::{
+        piv::{Piv, Slot},
+        provision::{Secrets, initialise},
+    },
+};
+use gose_testkit::pki::Request;
+use gosed::{
+    grid::{Names, Peer, Plane},
+    leased::Leased,
+};
+use rcgen::{SanType, SubjectPublicKeyInfo};
+
+use crate::world::{SELECT, Settings, World};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pin_tries_survive_a_restart() {
+    let settings = || Settings {
+        elements: 2,
+        ..Settings::default()
+    };
+    let world = World::new(settings()).await;
+    let select = format!("APDU SE1 {SELECT} CONTINUE=9000");
+    let wrong = "APDU SE1 0020008008393939393939FFFF";
+    let mut alice = world.alice().await;
+    alice.check(&[&select, wrong, wrong], "+006 003 63C1").await;
+    drop(alice);
+    let world = world.restart(&settings()).await;
+    let mode = std::fs::metadata(world.path("SE1.image"))
+        .unwrap()
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o600);
+    assert!(
+        !world.path("SE2.image").exists(),
+        "elements are opened at their first use"
+    );
+    let mut alice = world.alice().await;
+    alice.check(&[&select, wrong], "+006 002 63C0").await;
+    alice
+        .check(&["APDU SE1 0020008008313233343536FFFF"], "+006 001 6983")
+        .await;
+    // An image that was changed is an error of that element alone.
+    drop(alice);
+    let world = world.restart(&settings()).await;
+    let mut image = std::fs::read(world.path("SE1.image")).unwrap();
+    image[100] ^= 1;
+    std::fs::write(world.path("SE1.image"), image).unwrap();
+    let mut alice = world.alice().await;
+    alice
+        .check(&["POWERON SE1"], "-908 001 internal error")
+        .await;
+    alice.check(&["POWERON SE2"], "+008 001…").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_element_of_a_remote_grid() {
+    let far = World::new(Settings {
+        elements: 2,
+        more: "[[user]]\ncn = \"hv-7\"\nseid = [\"SE1\"]\n".into(),
+        ..Settings::default()
+    })
+    .await;
+    let near = World::new(Settings::default()).await;
+    // The near node calls the far one with a certificate of the far one's users.
+    let _ = far.users.user("hv-7").write(near.dir.path(), "node");
+    let _ = far.machines.write(near.dir.path(), "far");
+    let address = far.node.address().unwrap();
+    let anchors = near.path("far.pem");
+    let near = near
+        .restart(&Settings {
+            tls: format!("node-anchor-files = [{anchors:?}]"),
+            more: format!(
+                "[[slot]]\nseid = \"R1\"\nkind = \"remote\"\nnode = \"{address}\"\nremote-seid = \"SE1\"\n\
+                 [[slot]]\nseid = \"R2\"\nkind = \"remote\"\nnode = \"{address}\"\nremote-seid = \"SE2\"\n\
+                 [[slot]]\nseid = \"R3\"\nkind = \"remote\"\nnode = \"127.0.0.1:1\"\n"
+            ),
+            ..Settings::default()
+        })
+        .await;
+    let mut operator = near.admin().await;
+    operator.check(&["POWERON R1"], "+008 001…").await;
+    let select = format!("APDU R1 {SELECT} CONTINUE=9000");
+    let got = operator.ask(&[&select, "APDU R1 00200080"]).await;
+    assert_eq!(got, "+006 002 63C3");
+    let mut alice = far.alice().await;
+    alice.check(&["POWERON SE1"], "-708 001…").await;
+    // What the far grid refuses, and a far grid that is not there.
+    operator.check(&["POWERON R2"], "-608 001…").await;
+    operator.check(&["POWERON R3"], "-808 001…").await;
+    // The end of the near session is the end of the far one.
+    operator.check(&["SHUTDOWN R1"], "+007 001…").await;
+    let start = Instant::now();
+    while !alice.ask(&["POWERON SE1"]).await.starts_with("+008") {
+        assert!(start.elapsed() < Duration::from_secs(5));
+    }
+    operator.check(&["POWERON R1"], "-708 001…").await;
+}
+
+/// Makes a key in slot 9A of SE1 and returns its public half.
+fn make_key(world: &World, secrets: &Secrets) -> Vec<u8> {
+    let grid = world.node.grid();
+    let peer = Peer::new(grid.new_sid(), Names::Operator);
+    let lease = grid
+        .open(&peer, "SE1".parse().unwrap(), Plane::Management)
+        .unwrap();
+    let mut element = Leased::new(lease);
+    initialise(&mut element, secrets).unwrap();
+    let mut piv = Piv::open(&mut element);
+    piv.authenticate_management(&secrets.management_key)
+        .unwrap();
+    piv.generate(Slot::try_from(0x9A).unwrap(), Algorithm::P256)
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_nodes_own_key_in_an_element() {
+    let world = World::small().await;
+    let secrets = Secrets::random().unwrap();
+    let public_key = make_key(&world, &secrets);
+    let mut request = Request::new(Some("localhost"));
+    request.params.subject_alt_names = vec![SanType::DnsName("localhost".try_into().unwrap())];
+    let public_key = SubjectPublicKeyInfo::from_der(&public_key).unwrap();
+    let chain = world.machines.certify(request, &public_key);
+    let pem: String = chain
+        .iter()
+        .map(|der| gose_testkit::pki::pem("CERTIFICATE", der))
+        .collect();
+    std::fs::write(world.path("node.pem"), pem).unwrap();
+    std::fs::remove_file(world.path("node.key")).unwrap();
+    let pin = world.path("pin");
+    std::fs::write(&pin, secrets.piv_pin.as_slice()).unwrap();
+    std::fs::set_permissions(&pin, PermissionsExt::from_mode(0o600)).unwrap();
+    let key = format!(
+        "key = {{ seid = \"SE1\", slot = \"9A\", pin = \"file:{}\" }}",
+        pin.display()
+    );
+    let world = world
+        .restart(&Settings {
+            elements: 2,
+            tls: key,
+            ..Settings::default()
+        })
+        .await;
+    let mut alice = world.alice().await;
+    alice.check(&["LIST"], "+004 001 SE1 SE2").await;
+    // Handshakes wait for each other at the element, and for whoever else uses it.
+    let (a, b, c) = tokio::join!(world.alice(), world.bob(), world.root());
+    for mut client in [a, b, c] {
+        client.check(&["ECHO a"], "+009 001 a").await;
+    }
+}

@@ -1,0 +1,321 @@
+//! The daemon as a process: signals, power cuts, and a conversation by hand.
+
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    os::unix::net::UnixStream,
+    path::Path,
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    sync::mpsc,
+    time::Duration,
+};
+
+use gose_testkit::pki::Authority;
+
+use crate::world::{PATIENCE, SELECT, write_master_key};
+
+/// `gosed run`, with the address that it listens on. Killed when dropped.
+struct Daemon {
+    child: Child,
+    port: String,
+    log: mpsc::Receiver<String>,
+}
+
+impl Daemon {
+    fn start(config: &Path) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_gosed"))
+            .args(["run", "--config"])
+            .arg(config)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (lines, log) = mpsc::channel();
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        std::thread::spawn(move || {
+            stderr
+                .lines()
+                .map_while(Result::ok)
+                .try_for_each(|line| lines.send(line))
+        });
+        let mut daemon = Self {
+            child,
+            port: String::new(),
+            log,
+        };
+        let line = daemon.wait_for("listening");
+        daemon.port = line
+            .rsplit(':')
+            .next()
+            .unwrap()
+            .chars()
+            .take_while(char::is_ascii_digit)
+            .collect();
+        daemon
+    }
+
+    /// The next line of the log that holds this text.
+    fn wait_for(&self, text: &str) -> String {
+        loop {
+            let line = self.log.recv_timeout(PATIENCE).unwrap();
+            if line.contains(text) {
+                return line;
+            }
+        }
+    }
+
+    fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        assert!(
+            Command::new("kill")
+                .args([name, &pid])
+                .status()
+                .unwrap()
+                .success()
+        );
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+struct Place {
+    dir: tempfile::TempDir,
+    users: Authority,
+    machines: Authority,
+}
+
+impl Place {
+    fn new(more: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let place = Self {
+            users: Authority::new("users"),
+            machines: Authority::new("machines"),
+            dir,
+        };
+        let path = place.dir.path();
+        let _ = place.users.write(path, "users");
+        let _ = place.users.user("alice").write(path, "alice");
+        let _ = place.machines.write(path, "machines");
+        let _ = place.machines.server(&["localhost"]).write(path, "node");
+        write_master_key(&path.join("master.key"));
+        place.configure(more);
+        place
+    }
+
+    fn configure(&self, more: &str) {
+        let text = r#"version = 1
+[listen]
+address = "127.0.0.1:0"
+[admin]
+socket = "admin.sock"
+[store]
+directory = "."
+master-key-file = "master.key"
+[[slot]]
+seid = "SE1"
+kind = "software"
+[[aid]]
+aid = "A000000308000010000100"
+allow = ["*"]
+[[user]]
+cn = "alice"
+seid = ["*"]
+[tls]
+certificate-file = "node.pem"
+key = { file = "node.key" }
+user-anchor-files = ["users.pem"]
+"#;
+        std::fs::write(self.dir.path().join("gosed.toml"), text.to_owned() + more).unwrap();
+    }
+
+    fn start(&self) -> Daemon {
+        Daemon::start(&self.dir.path().join("gosed.toml"))
+    }
+
+    /// `openssl s_client`, as a person would use it.
+    fn s_client(&self, daemon: &Daemon) -> Typed {
+        let mut child = Command::new("openssl")
+            .current_dir(self.dir.path())
+            .args(["s_client", "-quiet", "-connect"])
+            .arg(format!("localhost:{}", daemon.port))
+            .args([
+                "-cert",
+                "alice.pem",
+                "-key",
+                "alice.key",
+                "-CAfile",
+                "machines.pem",
+            ])
+            .args(["-verify_return_error", "-alpn", "racs/0.2"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        Typed {
+            input: child.stdin.take().unwrap(),
+            output: BufReader::new(child.stdout.take().unwrap()),
+            child,
+        }
+    }
+}
+
+/// A conversation typed by hand.
+struct Typed {
+    child: Child,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+}
+
+impl Typed {
+    fn say(&mut self, lines: &str) -> String {
+        self.input.write_all(lines.as_bytes()).unwrap();
+        let mut response = String::new();
+        while !response.ends_with("END\r\n") {
+            assert_ne!(
+                self.output.read_line(&mut response).unwrap(),
+                0,
+                "{response}"
+            );
+        }
+        response
+    }
+}
+
+impl Drop for Typed {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn a_conversation_in_openssl_s_client() {
+    let place = Place::new("");
+    let daemon = place.start();
+    let mut typed = place.s_client(&daemon);
+    assert_eq!(
+        typed.say("BEGIN\nLIST\nEND\n"),
+        "BEGIN\r\n+004 001 SE1\r\nEND\r\n"
+    );
+    let response = typed.say(&format!(
+        "BEGIN hello\nPOWERON SE1 APPEND\nAPDU SE1 {SELECT}\nEND\n"
+    ));
+    let lines: Vec<_> = response.lines().collect();
+    assert_eq!((lines[0], lines.len()), ("BEGIN hello", 4));
+    assert!(
+        lines[1].starts_with("+008 001 ") && lines[2].starts_with("+006 002 61"),
+        "{response}"
+    );
+    drop(typed);
+    daemon.wait_for("session ended");
+}
+
+#[test]
+fn signals() {
+    let place = Place::new("");
+    let daemon = place.start();
+    let mut typed = place.s_client(&daemon);
+    typed.say("BEGIN\nPOWERON SE1\nEND\n");
+    // A configuration that is wrong changes nothing.
+    place.configure("nonsense = 1\n");
+    daemon.signal("-HUP");
+    daemon.wait_for("everything stays as it was");
+    let alice = place.users.user("alice");
+    let _ = place.users.write_crl(&[&alice], place.dir.path(), "crl");
+    place.configure("crl-files = [\"crl.pem\"]\n");
+    daemon.signal("-HUP");
+    daemon.wait_for("configuration reloaded");
+    // The list names another certificate of alice.
+    assert!(typed.say("BEGIN\nECHO a\nEND\n").contains("+009 001 a"));
+    daemon.signal("-TERM");
+    let mut rest = String::new();
+    typed.output.read_to_string(&mut rest).unwrap();
+    let mut daemon = daemon;
+    assert!(daemon.child.wait().unwrap().success());
+    assert!(!place.dir.path().join("admin.sock").exists());
+}
+
+#[test]
+fn no_pin_try_is_gained_by_killing_the_daemon() {
+    let place = Place::new("");
+    let select = format!("BEGIN\nAPDU SE1 {SELECT} CONTINUE=9000\n");
+    let wrong = "APDU SE1 0020008008393939393939FFFF";
+    let mut left = 3;
+    for round in 0..6u64 {
+        let mut daemon = place.start();
+        let mut admin = UnixStream::connect(place.dir.path().join("admin.sock")).unwrap();
+        let asked = format!("{select}APDU SE1 00200080 APPEND\n{wrong}\nEND\n");
+        admin.write_all(asked.as_bytes()).unwrap();
+        // Killed at another moment each time: before, while and after the counter is written.
+        std::thread::sleep(Duration::from_micros(400 * round));
+        daemon.child.kill().unwrap();
+        daemon.child.wait().unwrap();
+        let mut answered = String::new();
+        let _ = admin.read_to_string(&mut answered);
+        drop(daemon);
+        let daemon = place.start();
+        let mut typed = UnixStream::connect(place.dir.path().join("admin.sock")).unwrap();
+        typed
+            .write_all(format!("{select}APDU SE1 00200080\nEND\n").as_bytes())
+            .unwrap();
+        let mut status = String::new();
+        let mut lines = BufReader::new(typed);
+        while !status.ends_with("END\r\n") {
+            lines.read_line(&mut status).unwrap();
+        }
+        let now = match status.rsplit_once("63C") {
+            Some((_, tries)) => tries[..1].parse().unwrap(),
+            None => 0,
+        };
+        assert!(now <= left, "round {round}: {now} tries, {left} before");
+        // An answer that was seen is a counter that was written.
+        if answered.contains("+006 003 63C") || answered.contains("+006 003 6983") {
+            assert!(
+                now < left || left == 0,
+                "round {round}: {answered} {status}"
+            );
+        }
+        left = now;
+        drop(daemon);
+    }
+}
+
+#[test]
+fn check_prints_the_effective_configuration() {
+    let place = Place::new("danger-tls12 = true\n");
+    let check = || {
+        Command::new(env!("CARGO_BIN_EXE_gosed"))
+            .args(["check", "--config"])
+            .arg(place.dir.path().join("gosed.toml"))
+            .output()
+            .unwrap()
+    };
+    let output = check();
+    assert!(output.status.success());
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        text.contains("idle-timeout-s = 600") && text.contains("[[slot]]"),
+        "{text}"
+    );
+    assert!(
+        String::from_utf8(output.stderr)
+            .unwrap()
+            .contains("danger-tls12")
+    );
+    std::fs::set_permissions(
+        place.dir.path().join("master.key"),
+        std::os::unix::fs::PermissionsExt::from_mode(0o644),
+    )
+    .unwrap();
+    let output = check();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        String::from_utf8(output.stderr)
+            .unwrap()
+            .contains("chmod 0600")
+    );
+}
