@@ -1,6 +1,9 @@
 //! Keys in an HSM; `GOSE_TEST_PKCS11` names module and token: `pkcs11:token=…?module-path=…&pin-value=…`.
 
-#![allow(clippy::unwrap_used, reason = "tests; clippy knows only functions marked so")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "tests; clippy knows only functions marked so"
+)]
 
 mod support;
 

@@ -1,6 +1,9 @@
 //! Keys in a TPM; `GOSE_TEST_SWTPM` names swtpm's command socket.
 
-#![allow(clippy::unwrap_used, reason = "tests; clippy knows only functions marked so")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "tests; clippy knows only functions marked so"
+)]
 
 mod support;
 

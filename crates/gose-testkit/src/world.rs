@@ -36,6 +36,10 @@ pub struct World {
     pub peer: Element,
     /// The authenticator's element, identity `authenticator`.
     pub authenticator: Element,
+    /// The peer's identity as it was written.
+    pub peer_identity: Personalisation,
+    /// The authenticator's identity as it was written.
+    pub authenticator_identity: Personalisation,
     /// Unix time.
     pub now: u32,
     /// What the line does to packets.
@@ -146,7 +150,7 @@ pub fn personalise(
     role: Role,
     algorithm: Algorithm,
     change: impl FnOnce(&mut Request, &mut Personalisation),
-) {
+) -> Personalisation {
     let mut operator = Operator::open(element, &AID, OPERATOR_PIN).unwrap();
     let public = operator.generate(0x9A, algorithm).unwrap();
     let label = label(role);
@@ -168,6 +172,7 @@ pub fn personalise(
         identity.chain = authority.certify(request, &public);
     }
     operator.add_identity(&identity).unwrap();
+    identity
 }
 
 /// The identity's label in its element.
@@ -193,35 +198,44 @@ impl World {
         peer: impl FnOnce(&mut Request, &mut Personalisation),
         authenticator: impl FnOnce(&mut Request, &mut Personalisation),
     ) -> Self {
-        let mut world = Self {
-            authority: Authority::new("test root"),
-            peer: element(),
-            authenticator: element(),
-            now: NOW,
-            line: Line::default(),
-        };
-        let authority = &world.authority;
-        personalise(
-            &mut world.peer,
-            authority,
-            Role::Peer,
-            options.algorithm,
-            |r, p| {
-                p.policy = options.peer.clone();
-                peer(r, p);
-            },
-        );
-        personalise(
-            &mut world.authenticator,
-            authority,
-            Role::Authenticator,
-            options.algorithm,
-            |r, p| {
+        let authority = Authority::new("test root");
+        let mut elements = [element(), element()];
+        let [at_peer, at_authenticator] = &mut elements;
+        let algorithm = options.algorithm;
+        let peer_identity = personalise(at_peer, &authority, Role::Peer, algorithm, |r, p| {
+            p.policy = options.peer.clone();
+            peer(r, p);
+        });
+        let role = Role::Authenticator;
+        let authenticator_identity =
+            personalise(at_authenticator, &authority, role, algorithm, |r, p| {
                 p.policy = options.authenticator.clone();
                 authenticator(r, p);
-            },
-        );
-        world
+            });
+        let [peer, authenticator] = elements;
+        Self {
+            authority,
+            peer,
+            authenticator,
+            peer_identity,
+            authenticator_identity,
+            now: NOW,
+            line: Line::default(),
+        }
+    }
+
+    /// Writes both identities anew with the policies of `options`; keys stay.
+    pub fn change_policies(&mut self, options: &Options) {
+        self.peer_identity.policy = options.peer.clone();
+        self.authenticator_identity.policy = options.authenticator.clone();
+        let ends = [
+            (&mut self.peer, &self.peer_identity),
+            (&mut self.authenticator, &self.authenticator_identity),
+        ];
+        for (element, identity) in ends {
+            let mut operator = Operator::open(element, &AID, OPERATOR_PIN).unwrap();
+            operator.add_identity(identity).unwrap();
+        }
     }
 
     /// A whole conversation, from EAP-Request/Identity to EAP-Success or EAP-Failure, then the keys.

@@ -1,6 +1,9 @@
 //! What every key store must do, whatever holds its keys. Judge: AWS-LC verifies.
 
-#![allow(clippy::unwrap_used, reason = "tests; clippy knows only functions marked so")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "tests; clippy knows only functions marked so"
+)]
 
 use std::{sync::Arc, time::Instant};
 

@@ -31,9 +31,10 @@ use zeroize::Zeroizing;
 
 use self::{
     clock::Clock,
-    command::{EapTlsCommand, Holder, Pin, SessionKeyLength, Target},
+    command::{EapTlsCommand, Holder, SessionKeyLength, Target},
     conversation::{Conversation, Output},
     identity::Identity,
+    pins::Compared,
     segmentation::Pieces,
     state::State,
 };
@@ -89,7 +90,7 @@ impl EapTlsApplet {
             | C::ChangePin { .. }
             | C::EnablePin(_)
             | C::DisablePin(_)
-            | C::UnblockPin { .. } => attempt(command, env)?,
+            | C::UnblockPin { .. } => Next::ComparePin(pins::attempt(command, env.nvm)?),
             C::SetIdentity(label) => self.set_identity(0, &label, env)?.into(),
             C::SetMultipleIdentity(label) => self.set_multiple_identity(&label, env)?.into(),
             C::NextIdentity => self.next_identity(env)?.into(),
@@ -319,105 +320,19 @@ impl EapTlsApplet {
         Ok(Response::ok(key.public_key_info()))
     }
 
-    /// What a PIN comparison came to: the command goes on where it matched.
-    fn compared(&mut self, attempt: &Attempt, env: &mut Env<'_>) -> Result<StatusWord, StatusWord> {
-        let purpose =
-            Purpose::from_number(attempt.purpose).ok_or(StatusWord::NO_PRECISE_DIAGNOSIS)?;
-        let holder = purpose.compared();
-        let verified = attempt.compare(env.nvm).map_err(|mismatch| {
-            match holder {
-                Holder::Bearer => self.bearer = None,
-                Holder::Operator => self.operator = None,
-            }
-            pins::wrong(mismatch.tries)
-        })?;
-        let new = <[u8; 8]>::try_from(attempt.extra.as_slice())
-            .ok()
-            .map(Zeroizing::new);
-        match (purpose, new) {
-            (Purpose::Verify(Holder::Bearer), _) => self.bearer = Some(verified),
-            (Purpose::Verify(Holder::Operator), _) => {
-                self.operator = Some(verified);
-                pins::unblock_bearer(env.nvm);
-            }
-            (Purpose::Change(holder), Some(new)) => pins::reference(holder).replace(env.nvm, &new),
-            (Purpose::Unblock, Some(new)) => pins::reference(Holder::Bearer).replace(env.nvm, &new),
-            (Purpose::Enable, _) => pins::set_disabled(env.nvm, false),
-            (Purpose::Disable, _) => pins::set_disabled(env.nvm, true),
-            (Purpose::Change(_) | Purpose::Unblock, None) => {
-                return Err(StatusWord::NO_PRECISE_DIAGNOSIS);
-            }
+    /// What a PIN comparison came to.
+    fn compared(&mut self, attempt: &Attempt, env: &mut Env<'_>) -> StatusWord {
+        let (holder, verified, sw) = match pins::complete(attempt, env.nvm) {
+            Compared::Verified(holder, verified) => (holder, Some(verified), StatusWord::NORMAL),
+            Compared::Wrong(holder, sw) => (holder, None, sw),
+            Compared::Done => return StatusWord::NORMAL,
+        };
+        match holder {
+            Holder::Bearer => self.bearer = verified,
+            Holder::Operator => self.operator = verified,
         }
-        Ok(StatusWord::NORMAL)
+        sw
     }
-}
-
-/// Why a PIN is compared.
-#[derive(Clone, Copy)]
-enum Purpose {
-    Verify(Holder),
-    Change(Holder),
-    Enable,
-    Disable,
-    /// The operator PIN is the unblock code of the bearer's.
-    Unblock,
-}
-
-impl Purpose {
-    const ALL: [Self; 7] = [
-        Self::Verify(Holder::Bearer),
-        Self::Verify(Holder::Operator),
-        Self::Change(Holder::Bearer),
-        Self::Change(Holder::Operator),
-        Self::Enable,
-        Self::Disable,
-        Self::Unblock,
-    ];
-
-    /// INS and P2 of the command.
-    fn number(self) -> u32 {
-        match self {
-            Self::Verify(holder) => 0x2000 | holder as u32,
-            Self::Change(holder) => 0x2400 | holder as u32,
-            Self::Enable => 0x2600,
-            Self::Disable => 0x2800,
-            Self::Unblock => 0x2C00,
-        }
-    }
-
-    fn from_number(number: u32) -> Option<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|purpose| purpose.number() == number)
-    }
-
-    fn compared(self) -> Holder {
-        match self {
-            Self::Verify(holder) | Self::Change(holder) => holder,
-            Self::Enable | Self::Disable => Holder::Bearer,
-            Self::Unblock => Holder::Operator,
-        }
-    }
-}
-
-/// Counts the try down; the comparison comes when the counter is durable.
-fn attempt(command: EapTlsCommand, env: &mut Env<'_>) -> Result<Next, StatusWord> {
-    use EapTlsCommand as C;
-    let no_new = || Pin::new([0xFF; 8]);
-    let (purpose, candidate, new) = match command {
-        C::Verify(holder, pin) => (Purpose::Verify(holder), pin, no_new()),
-        C::ChangePin { holder, old, new } => (Purpose::Change(holder), old, new),
-        C::EnablePin(pin) => (Purpose::Enable, pin, no_new()),
-        C::DisablePin(pin) => (Purpose::Disable, pin, no_new()),
-        C::UnblockPin { code, new } => (Purpose::Unblock, code, new),
-        _ => return Err(StatusWord::NO_PRECISE_DIAGNOSIS),
-    };
-    if matches!(purpose, Purpose::Unblock) && pins::operator_is_published(env.nvm) {
-        return Err(StatusWord::CONDITIONS_NOT_SATISFIED);
-    }
-    let reference = pins::reference(purpose.compared());
-    let attempt = reference.attempt(env.nvm, &candidate, purpose.number())?;
-    Ok(Next::ComparePin(attempt.with_extra(new.as_slice())))
 }
 
 /// The identity that comes first is the preferred one.
@@ -484,7 +399,7 @@ impl Applet for EapTlsApplet {
     }
 
     fn resume(&mut self, attempt: Attempt, env: &mut Env<'_>) -> Next {
-        self.compared(&attempt, env).unwrap_or_else(|sw| sw).into()
+        self.compared(&attempt, env).into()
     }
 
     fn rolled_back(&mut self, _env: &mut Env<'_>) {
@@ -496,6 +411,3 @@ impl Applet for EapTlsApplet {
         false
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -89,9 +89,9 @@ fn open(world: &mut World) -> EapTls<'_, Element> {
 #[test]
 fn an_ordinary_server_and_records_in_the_element() {
     for algorithm in [Algorithm::P256, Algorithm::Rsa2048] {
+        let options = Options::default().fragments(200).algorithm(algorithm);
+        let mut world = World::new(&options);
         for version in [0x0303, 0x0304] {
-            let options = Options::default().fragments(200).algorithm(algorithm);
-            let mut world = World::new(&options);
             let mut server = server(&world, version);
             let mut end = open(&mut world);
             let tickets = shake_hands(&mut end, &mut server);

@@ -8,12 +8,13 @@ use gose_proto::{
     apdu::StatusWord,
     eap::{Code, Packet, Role, records},
     hex,
+    identity::{Form, KeyHash, VmBinding, VmId, binding::OID},
 };
 use gose_testkit::{
     pki::{Authority, Leaf, Request},
     world::{Element, Ended, NOW, OPERATOR_PIN, Options, PIN, World, label, personalise},
 };
-use rcgen::date_time_ymd;
+use rcgen::{CustomExtension, date_time_ymd};
 
 use crate::success::check as check_success;
 
@@ -69,6 +70,27 @@ fn a_certificate_authority_is_no_peer() {
     check_either(|request, _| {
         request.params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Constrained(0));
     });
+}
+
+/// The attachment form of a VM-Auth-Token has the hypervisor's key; the identity form has the guest's own.
+#[test]
+fn a_token_in_attachment_form_is_no_peer() {
+    let token = |form| {
+        move |request: &mut Request, _: &mut Personalisation| {
+            let binding = VmBinding {
+                vm: VmId([1; 16]),
+                hypervisor: KeyHash([2; 32]),
+                generation: 1,
+                form,
+            };
+            let extension = CustomExtension::from_oid_content(&OID, binding.encode());
+            request.params.custom_extensions.push(extension);
+        }
+    };
+    check_either(token(Form::Attachment));
+    let options = Options::default();
+    let mut world = World::with(&options, token(Form::Identity), |_, _| {});
+    check_success(&world.drive().unwrap());
 }
 
 fn leaf_identity(world: &World, role: Role, leaf: &Leaf) -> Personalisation {

@@ -81,13 +81,10 @@ fn count(world: &mut World) -> [usize; 2] {
 #[test]
 fn an_authentication_takes_few_requests() {
     for algorithm in [Algorithm::P256, Algorithm::Rsa2048] {
+        let mut world = World::new(&Options::default().algorithm(algorithm));
         for version in [0x0303, 0x0304] {
             for fragments in [100, 1398] {
-                let options = Options::default()
-                    .version(version)
-                    .algorithm(algorithm)
-                    .fragments(fragments);
-                let mut world = World::new(&options);
+                world.change_policies(&Options::default().version(version).fragments(fragments));
                 for run in ["full", "resumed"] {
                     let scripts = count(&mut world);
                     println!("{algorithm:?} {version:04X} {fragments} {run}: {scripts:?}");

@@ -48,13 +48,11 @@ fn tls13_full() {
 #[test]
 fn versions_algorithms_fragments_and_resumption() {
     for algorithm in [Algorithm::P256, Algorithm::Rsa2048] {
+        let mut world = World::new(&Options::default().algorithm(algorithm));
         for version in [0x0303, 0x0304] {
             for fragments in [100, 240, 1300] {
-                let options = Options::default()
-                    .version(version)
-                    .fragments(fragments)
-                    .algorithm(algorithm);
-                full_and_resumed(&mut World::new(&options), version);
+                world.change_policies(&Options::default().version(version).fragments(fragments));
+                full_and_resumed(&mut world, version);
             }
         }
     }
@@ -180,8 +178,9 @@ fn costs(world: &mut World) -> [Cost; 2] {
 #[test]
 fn primitives_are_counted() {
     for algorithm in [Algorithm::P256, Algorithm::Rsa2048] {
+        let mut world = World::new(&Options::default().algorithm(algorithm));
         for version in [0x0303, 0x0304] {
-            let mut world = World::new(&Options::default().version(version).algorithm(algorithm));
+            world.change_policies(&Options::default().version(version));
             for cost in costs(&mut world) {
                 let rsa = algorithm.is_rsa();
                 assert!(

@@ -57,3 +57,30 @@ fn expand_label(
         .ok()?;
     Some(out)
 }
+
+#[cfg(test)]
+mod tests {
+    use rustls::crypto::cipher::{AeadKey, Iv};
+
+    use super::*;
+
+    fn key_of(secret: &[u8]) -> ConnectionTrafficSecrets {
+        let key = expand_label(hkdf::HKDF_SHA384, secret, b"key", 32).unwrap();
+        ConnectionTrafficSecrets::Aes256Gcm {
+            key: AeadKey::from(<[u8; 32]>::try_from(key.as_slice()).unwrap()),
+            iv: Iv::from([0; 12]),
+        }
+    }
+
+    #[test]
+    fn the_secret_in_use_is_found_after_key_updates() {
+        let mut secret = Zeroizing::new(vec![7; 48]);
+        let first = secret.clone();
+        for _ in 0..3 {
+            assert_eq!(current(&first, &key_of(&secret)), Some(secret.clone()));
+            secret = expand_label(hkdf::HKDF_SHA384, &secret, b"traffic upd", 48).unwrap();
+        }
+        assert_eq!(current(&first, &key_of(&[8; 48])), None);
+        assert_eq!(current(&[], &key_of(&secret)), None);
+    }
+}

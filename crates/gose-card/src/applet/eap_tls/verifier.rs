@@ -3,6 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use gose_proto::identity::binding::{Form, OID_BYTES, VmBinding};
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
@@ -117,7 +118,10 @@ impl Verifier {
                 None,
             )
             .map_err(refusal)?;
-        self.has_expected_name(leaf)?;
+        let (_, parsed) =
+            X509Certificate::from_der(leaf).map_err(|_| CertificateError::BadEncoding)?;
+        is_no_attachment(&parsed)?;
+        self.has_expected_name(&parsed)?;
         Ok(Accepted(()))
     }
 
@@ -146,12 +150,10 @@ impl Verifier {
         Ok(unix(latest.unwrap_or_default()))
     }
 
-    fn has_expected_name(&self, leaf: &CertificateDer<'_>) -> Result<(), Error> {
+    fn has_expected_name(&self, certificate: &X509Certificate<'_>) -> Result<(), Error> {
         if self.names.is_empty() {
             return Ok(());
         }
-        let (_, certificate) =
-            X509Certificate::from_der(leaf).map_err(|_| CertificateError::BadEncoding)?;
         let is_expected = |name: &str| self.names.iter().any(|n| n.eq_ignore_ascii_case(name));
         let alternative = certificate.subject_alternative_name().ok().flatten();
         let by_alternative = alternative.iter().flat_map(|e| &e.value.general_names).any(|name| {
@@ -164,6 +166,20 @@ impl Verifier {
         } else {
             Err(CertificateError::NotValidForName.into())
         }
+    }
+}
+
+/// A VM-Auth-Token in attachment form has its hypervisor's key, which signs for every guest: it counts at
+/// that hypervisor alone, and there no element asks.
+fn is_no_attachment(certificate: &X509Certificate<'_>) -> Result<(), Error> {
+    let mut extensions = certificate.extensions().iter();
+    let Some(extension) = extensions.find(|e| e.oid.as_bytes() == OID_BYTES) else {
+        return Ok(());
+    };
+    match VmBinding::parse(extension.value) {
+        Ok(binding) if binding.form == Form::Identity => Ok(()),
+        Ok(_) => Err(CertificateError::InvalidPurpose.into()),
+        Err(_) => Err(CertificateError::BadEncoding.into()),
     }
 }
 
