@@ -40,6 +40,7 @@ fn an_hsm_holds_keys() {
         Scheme::RsaPkcs1Sha256,
         100,
     );
+    support::leave_signature(key);
     many_threads(key);
     token_taken_away(key);
     wrong_names();

@@ -65,7 +65,7 @@ fn more_keys_than_places(store: &TpmKeyStore) {
 fn sealed_data(store: &TpmKeyStore) {
     let sealed = store.seal(b"the key of an image").unwrap();
     assert_eq!(*store.unseal(&sealed).unwrap(), b"the key of an image");
-    let mut torn = sealed.clone();
+    let mut torn = sealed;
     torn[20] ^= 1;
     assert!(matches!(store.unseal(&torn), Err(TpmError::Refused(_))));
     assert_eq!(
@@ -81,6 +81,10 @@ fn certified(store: &TpmKeyStore) {
     UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, &certified.attestation_key)
         .verify(&certified.statement, &certified.signature)
         .unwrap();
+    support::leave("certified", &certified.statement);
+    support::leave("certified.signature", &certified.signature);
+    support::leave("attestation.pem", &certified.attestation_key);
+    support::leave_signature(store.generate(Algorithm::P256).unwrap().key.as_ref());
     // TPM_GENERATED_VALUE, TPM_ST_ATTEST_CERTIFY, and the nonce.
     assert_eq!(
         certified.statement[..6],

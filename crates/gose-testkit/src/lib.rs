@@ -3,6 +3,7 @@
 // What cannot be set up fails the test that asked for it.
 #![allow(clippy::unwrap_used)]
 
+pub mod contract;
 pub mod node;
 pub mod pki;
 pub mod world;

@@ -144,8 +144,8 @@ pub fn element() -> Element {
 
 /// An identity on a key that the element makes in slot 9A and an authority certifies. `change` has the last
 /// word on certificate and record.
-pub fn personalise(
-    element: &mut Element,
+pub fn personalise<E: SecureElement + ?Sized>(
+    element: &mut E,
     authority: &Authority,
     role: Role,
     algorithm: Algorithm,

@@ -9,8 +9,8 @@ use super::{
     reader::Selector,
 };
 
-/// The card in a reader, for this process alone while it is powered. Calls have no time limit of their own:
-/// pcscd has none; put the element under [`crate::Supervised`].
+/// The card in a reader, for this process alone while it is powered. Calls have no time limit, since pcscd's
+/// have none: a caller that sets one leaves the element to its thread until it returns.
 pub struct PcscElement {
     selector: Selector,
     context: Option<Context>,

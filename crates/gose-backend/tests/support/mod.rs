@@ -166,3 +166,27 @@ pub(crate) fn many(what: &str, key: &dyn PrivateKey, scheme: Scheme, count: u32)
     let rate = f64::from(count) / start.elapsed().as_secs_f64();
     println!("{what}: {count} signatures, {rate:.0} a second");
 }
+
+/// Leaves files for other judges in the folder of `GOSE_TEST_OUTPUT`: bytes as they are, public keys as PEM.
+pub(crate) fn leave(name: &str, bytes: &[u8]) {
+    let folder = std::path::PathBuf::from(daemon("GOSE_TEST_OUTPUT"));
+    if name.ends_with(".pem") {
+        std::fs::write(
+            folder.join(name),
+            gose_testkit::pki::pem("PUBLIC KEY", bytes),
+        )
+        .unwrap();
+    } else {
+        std::fs::write(folder.join(name), bytes).unwrap();
+    }
+}
+
+/// Leaves a message, its signature by a key on P-256, and the key.
+pub(crate) fn leave_signature(key: &dyn PrivateKey) {
+    leave("message", b"a message for others to judge");
+    let signature = key
+        .sign(Scheme::EcdsaP256Sha256, b"a message for others to judge")
+        .unwrap();
+    leave("signature", &signature);
+    leave("key.pem", key.public_key_info());
+}

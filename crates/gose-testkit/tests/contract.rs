@@ -1,0 +1,22 @@
+//! The element contract on a software card in this process.
+
+use gose_element::Algorithm;
+use gose_testkit::contract::{self, Terms};
+
+#[test]
+fn software_card_in_process() {
+    let mut element = gose_card::Hosted::new(
+        gose_card::factory::new_card(
+            gose_card::nvm::Nvm::replay([gose_card::factory::birth([2; 16])]),
+            std::sync::Arc::new(gose_card::keystore::SoftwareKeyStore),
+        ),
+        gose_card::Memory::default(),
+    );
+    let terms = Terms {
+        name: "software, in process",
+        algorithms: &[Algorithm::P256, Algorithm::P384, Algorithm::Rsa2048],
+        operations: 10_000,
+        removal: None,
+    };
+    println!("{}", contract::run(&mut element, terms));
+}
