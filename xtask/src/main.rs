@@ -1,12 +1,14 @@
 //! What cargo can't do: the test command of the README, and checks of the house.
 //!
 //! `cargo xtask test` runs every stage, cheapest first; `cargo xtask test NAME …` only these;
-//! `cargo xtask soak` the long forms; `cargo xtask list` names them.
+//! `cargo xtask interop` the stages with foreign judges; `cargo xtask contract` the element contract as a
+//! table; `cargo xtask soak` the long forms; `cargo xtask list` names them.
 #![forbid(unsafe_code)]
 
 mod demo;
 mod fuzz;
 mod house;
+mod interop;
 mod stage;
 mod tools;
 
@@ -53,11 +55,32 @@ const TEST: &[Stage] = &[
         fuzz::short,
     ),
     Stage::new(
+        "vpcd",
+        "software cards keep the element contract in readers of pcscd, whatever happens to them",
+        interop::vpcd,
+    ),
+    Stage::new(
+        "swtpm",
+        "keys in a TPM keep the contract; tpm2-tools and openssl agree",
+        interop::swtpm,
+    ),
+    Stage::new(
+        "softhsm",
+        "keys in an HSM keep the contract; pkcs11-tool and openssl agree",
+        interop::softhsm,
+    ),
+    Stage::new(
         "deny",
         "licences, bans and sources of all dependencies are allowed",
         tools::deny,
     ),
 ];
+
+const CONTRACT: &[Stage] = &[Stage::new(
+    "contract",
+    "every kind of element does what an element must do",
+    interop::contract,
+)];
 
 const SOAK: &[Stage] = &[
     Stage::new(
@@ -78,6 +101,9 @@ fn main() -> ExitCode {
     match words.as_slice() {
         ["test", names @ ..] => run(TEST, names),
         ["soak", names @ ..] => run(SOAK, names),
+        ["interop"] => run(TEST, &interop::NAMES),
+        ["interop", names @ ..] => run(TEST, names),
+        ["contract"] => run(CONTRACT, &[]),
         ["list"] => {
             for (command, stages) in [("test", TEST), ("soak", SOAK)] {
                 for stage in stages {
@@ -87,7 +113,9 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         _ => {
-            eprintln!("usage: cargo xtask test [STAGE …] | soak [STAGE …] | list");
+            eprintln!(
+                "usage: cargo xtask test [STAGE …] | interop [STAGE …] | contract | soak [STAGE …] | list"
+            );
             ExitCode::from(1)
         }
     }

@@ -5,11 +5,16 @@
     reason = "tests; clippy knows only functions marked so"
 )]
 
+#[path = "support/contract.rs"]
+mod card;
 mod support;
+
+use std::sync::Arc;
 
 use gose_backend::pkcs11::{HsmError, Pkcs11KeyStore, Settings};
 use gose_card::keystore::{Algorithm, KeyError, KeyStore, Scheme};
 use gose_proto::pkcs11::Uri;
+use gose_testkit::contract::{self, Terms};
 use zeroize::Zeroizing;
 
 fn settings() -> Settings {
@@ -42,8 +47,20 @@ fn an_hsm_holds_keys() {
     );
     support::leave_signature(key);
     many_threads(key);
+    keeps_the_contract(&store);
     token_taken_away(key);
     wrong_names();
+}
+
+fn keeps_the_contract(store: &Pkcs11KeyStore) {
+    let mut element = card::card(Arc::new(store.clone()));
+    let terms = Terms {
+        name: "keys in SoftHSM",
+        algorithms: &[Algorithm::P256, Algorithm::P384, Algorithm::Rsa2048],
+        operations: 10_000,
+        removal: None,
+    };
+    println!("{}", contract::run(&mut element, terms));
 }
 
 fn many_threads(key: &dyn gose_card::keystore::PrivateKey) {

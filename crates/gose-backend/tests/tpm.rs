@@ -5,11 +5,16 @@
     reason = "tests; clippy knows only functions marked so"
 )]
 
+#[path = "support/contract.rs"]
+mod card;
 mod support;
+
+use std::sync::Arc;
 
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
 use gose_backend::tpm::{Address, Settings, TpmError, TpmKeyStore};
 use gose_card::keystore::{Algorithm, KeyError, KeyStore, Scheme};
+use gose_testkit::contract::{self, Terms};
 use zeroize::Zeroizing;
 
 fn settings() -> Settings {
@@ -46,8 +51,20 @@ fn a_tpm_holds_keys() {
             count,
         );
     }
+    keeps_the_contract(&store);
     drop(store);
     authorisation();
+}
+
+fn keeps_the_contract(store: &TpmKeyStore) {
+    let mut element = card::card(Arc::new(store.clone()));
+    let terms = Terms {
+        name: "keys in swtpm",
+        algorithms: &[Algorithm::P256, Algorithm::P384, Algorithm::Rsa2048],
+        operations: 10_000,
+        removal: None,
+    };
+    println!("{}", contract::run(&mut element, terms));
 }
 
 /// A TPM has three places; ten keys take turns, by their contexts.

@@ -1,0 +1,94 @@
+//! Foreign programs as judges: each a folder of interop/ with run.sh and, where a case cannot pass, skips.toml.
+
+use std::process::{Command, Stdio};
+
+use crate::stage::{cargo, need, output, root, succeed};
+
+type Proof = Result<String, String>;
+
+/// The stages of `cargo xtask interop`.
+pub(crate) const NAMES: [&str; 3] = ["vpcd", "swtpm", "softhsm"];
+
+/// What a row of the element contract's table has and no other line.
+const ROW: &str = "  select ";
+
+pub(crate) fn vpcd() -> Proof {
+    vpcd_needs()?;
+    build("pcsc,vpcd", "pcsc")?;
+    judge("pcscd")
+}
+
+pub(crate) fn swtpm() -> Proof {
+    need("swtpm", "swtpm")?;
+    need("swtpm_setup", "swtpm-tools")?;
+    need("tpm2_print", "tpm2-tools")?;
+    need("ss", "iproute2")?;
+    // Of tpm2-tools' ways to a TPM, swtpm's comes in a package of its own.
+    let tcti = "/usr/lib/x86_64-linux-gnu/libtss2-tcti-swtpm.so.0";
+    need(tcti, "libtss2-tcti-swtpm0")?;
+    build("tpm", "tpm")?;
+    judge("swtpm")
+}
+
+pub(crate) fn softhsm() -> Proof {
+    need("softhsm2-util", "softhsm2")?;
+    need("pkcs11-tool", "opensc")?;
+    build("pkcs11", "pkcs11")?;
+    judge("softhsm")
+}
+
+fn vpcd_needs() -> Result<(), String> {
+    need("pcscd", "pcscd")?;
+    need("ip", "iproute2")?;
+    need(
+        "/usr/lib/pcsc/drivers/serial/libifdvpcd.so",
+        "vsmartcard-vpcd",
+    )
+}
+
+/// Builds a test of gose-backend; it runs where there is no network.
+fn build(features: &str, test: &str) -> Result<(), String> {
+    let mut build = cargo();
+    build.args(["test", "--quiet", "--no-run", "--package", "gose-backend"]);
+    succeed(build.args(["--features", features, "--test", test]))
+}
+
+/// Runs a judge; gives its closing line.
+fn judge(folder: &str) -> Proof {
+    let script = root().join("interop").join(folder).join("run.sh");
+    let shown = output(
+        Command::new(script)
+            .current_dir(root())
+            .stdin(Stdio::null()),
+    )?;
+    for line in shown.lines() {
+        println!("    {line}");
+    }
+    Ok(shown.lines().last().unwrap_or_default().to_owned())
+}
+
+/// The element contract on everything that an element can be made of: one row each.
+pub(crate) fn contract() -> Proof {
+    let mut software = cargo();
+    software.args(["test", "--quiet", "--package", "gose-testkit"]);
+    let mut shown = output(software.args(["--test", "contract", "--", "--nocapture"]))?;
+    vpcd_needs()?;
+    for (features, test, folder) in [
+        ("pcsc,vpcd", "pcsc", "pcscd"),
+        ("tpm", "tpm", "swtpm"),
+        ("pkcs11", "pkcs11", "softhsm"),
+    ] {
+        build(features, test)?;
+        let script = root().join("interop").join(folder).join("run.sh");
+        shown += &output(
+            Command::new(script)
+                .current_dir(root())
+                .stdin(Stdio::null()),
+        )?;
+    }
+    let rows: Vec<_> = shown.lines().filter(|line| line.contains(ROW)).collect();
+    for row in &rows {
+        println!("    {row}");
+    }
+    Ok(format!("{} elements keep the contract", rows.len()))
+}
