@@ -4,9 +4,15 @@
 use std::sync::Arc;
 
 use gose_card::{Hosted, Memory, factory, keystore::SoftwareKeyStore, nvm::Nvm, timing::Cost};
-use gose_element::{Algorithm, SecureElement, drive::eap_tls::Policy};
+use gose_element::{
+    Algorithm, SecureElement,
+    drive::eap_tls::{Key, Policy},
+};
 use gose_proto::eap::Code;
-use gose_testkit::world::{Element, Ended, Options, World};
+use gose_testkit::{
+    pki::Request,
+    world::{Element, Ended, Options, World},
+};
 
 /// Private-key operations since the last call, of peer and authenticator.
 fn private_operations(world: &mut World) -> [u64; 2] {
@@ -214,4 +220,21 @@ fn primitives_are_counted() {
             }
         }
     }
+}
+
+#[test]
+fn a_key_that_came_in_its_record() {
+    let mut world = World::new(&Options::default());
+    let rsa = Request::new(Some("imported")).rsa();
+    let leaf = world.authority.issue(rsa);
+    world.peer_identity.key = Key::Pkcs8(leaf.key().secret_der().to_vec().into());
+    world.peer_identity.chain = leaf.chain.iter().map(|der| der.to_vec()).collect();
+    world.change_policies(&Options::default());
+    check(&world.drive().unwrap());
+    assert_eq!(world.peer.host().cost.rsa_private, 1);
+    // The key stands in a slot of the application's own, and leaves with its identity.
+    assert!(world.peer.card().nvm().get("key/f0").is_some());
+    world.change_policies(&Options::default());
+    assert_eq!(world.peer.card().nvm().names("key/f"), ["key/f0"]);
+    check(&world.drive().unwrap());
 }

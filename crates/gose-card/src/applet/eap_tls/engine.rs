@@ -72,7 +72,9 @@ impl Engine {
         while !rest.is_empty() {
             let taken = self.connection.read_tls(&mut rest).unwrap_or(0);
             let processed = self.connection.process_new_packets();
-            if processed.is_err() || self.read_clear().is_err() || taken == 0 {
+            let waiting = processed.map(|state| state.plaintext_bytes_to_read());
+            let read = waiting.map_err(drop).and_then(|n| self.read_clear(n));
+            if read.is_err() || taken == 0 {
                 return Err(Failed {
                     alert: self.take_output(),
                 });
@@ -104,15 +106,21 @@ impl Engine {
         std::mem::take(&mut self.clear)
     }
 
-    fn read_clear(&mut self) -> Result<(), TooMuch> {
-        let mut buffer = Zeroizing::new([0; 4096]);
-        while let Ok(n @ 1..) = self.connection.reader().read(buffer.as_mut_slice()) {
-            self.clear.extend_from_slice(&buffer[..n]);
-            if self.clear.len() > MAX_CLEAR {
-                return Err(TooMuch);
-            }
+    fn read_clear(&mut self, waiting: usize) -> Result<(), ()> {
+        let start = self.clear.len();
+        if start + waiting > MAX_CLEAR {
+            return Err(());
         }
-        Ok(())
+        if waiting == 0 {
+            return Ok(());
+        }
+        // A vector that grows leaves its old bytes behind, so a new one is made and the old one wiped.
+        let mut clear = Zeroizing::new(Vec::with_capacity(start + waiting));
+        clear.extend_from_slice(&self.clear);
+        clear.resize(start + waiting, 0);
+        let read = self.connection.reader().read_exact(&mut clear[start..]);
+        self.clear = clear;
+        read.map_err(drop)
     }
 
     pub(super) fn is_handshaking(&self) -> bool {
@@ -168,8 +176,6 @@ impl Engine {
         Some((extracted, self.secrets))
     }
 }
-
-struct TooMuch;
 
 fn client(
     identity: &Identity,
