@@ -10,6 +10,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use gose_proto::identity::Generations;
+use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::task::JoinSet;
 
 use crate::{
@@ -143,6 +144,7 @@ impl Node {
     /// # Errors
     /// [`StartError`]; nothing listens then.
     pub async fn start(mut self) -> Result<Running, StartError> {
+        allow_descriptors();
         let roles = roles::take_up(&mut self)?;
         let mut running = Running {
             grid: self.grid,
@@ -291,6 +293,15 @@ impl Running {
         self.tasks.spawn(review(shared.clone(), stop.clone()));
         self.shared = Some(shared);
         Ok(())
+    }
+}
+
+/// Takes as many file descriptors as the system gives: one a connection, one an image.
+fn allow_descriptors() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "the number of file descriptors stays as it is");
     }
 }
 

@@ -173,3 +173,53 @@ fn relative_paths_are_relative_to_the_file() {
     );
     assert_eq!(config.store.unwrap().directory, Path::new("/var/lib/gose"));
 }
+
+/// A document of the repository.
+fn document(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../..")
+        .join(name);
+    std::fs::read_to_string(path).unwrap()
+}
+
+#[test]
+fn the_example_is_good() {
+    let config = Config::parse(&document("gosed.example.toml")).unwrap();
+    assert_eq!(config.slots.len(), 3);
+    assert!(config.dangers().is_empty());
+}
+
+#[test]
+fn the_table_of_defaults_is_true() {
+    let text = GOOD
+        .replace("address = \"127.0.0.1:0\"\n", "")
+        .replace("socket = \"admin.sock\"\n", "");
+    let effective = Config::parse(&text).unwrap().effective();
+    let table = document("docs/defaults.md");
+    let mut known = 0;
+    for row in table.lines().filter(|line| line.starts_with("| `[")) {
+        let cells: Vec<_> = row
+            .split('|')
+            .map(|cell| cell.trim().trim_matches('`'))
+            .collect();
+        let (section, key) = cells[1].split_once("] ").unwrap();
+        if matches!(section, "[hypervisor" | "[authentication-server") {
+            continue;
+        }
+        let line = format!("{key} = {}", cells[2]);
+        assert!(
+            effective.lines().any(|written| written == line),
+            "{line} in {effective}"
+        );
+        known += 1;
+    }
+    assert_eq!(known, 13);
+    let (_, limits) = effective.split_once("[limits]\n").unwrap();
+    for line in limits.lines().take_while(|line| !line.is_empty()) {
+        let (key, _) = line.split_once(" = ").unwrap();
+        assert!(
+            table.contains(&format!("`[limits] {key}`")),
+            "{key} is not in docs/defaults.md"
+        );
+    }
+}

@@ -149,3 +149,41 @@ async fn twelve_sessions_on_twelve_elements() {
         "{together:?} together, {alone:?} alone"
     );
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_of_many_clients_do_not_interleave() {
+    let world = World::new(Settings {
+        elements: 4,
+        ..Settings::default()
+    })
+    .await;
+    let mut clients = Vec::new();
+    for number in 0..8usize {
+        let mut alice = world.alice().await;
+        clients.push(tokio::spawn(async move {
+            let mut done = 0;
+            for round in 0..40 {
+                let seid = format!("SE{}", (number * 7 + round * 3) % 4 + 1);
+                let lines = [
+                    format!("APDU {seid} {SELECT} CONTINUE=9000"),
+                    format!("APDU {seid} 0020008008313233343536FFFF CONTINUE=9000"),
+                    format!("APDU {seid} 00200080 CONTINUE=9000"),
+                    format!("SHUTDOWN {seid}"),
+                ];
+                let lines: Vec<_> = lines.iter().map(String::as_str).collect();
+                // All of it, or nothing of it.
+                match alice.ask(&lines).await.as_str() {
+                    "-706 001 in use by another session" => tokio::task::yield_now().await,
+                    answer if answer.starts_with("+007 004") => done += 1,
+                    other => panic!("{other}"),
+                }
+            }
+            done
+        }));
+    }
+    let mut done = 0;
+    for client in clients {
+        done += client.await.unwrap();
+    }
+    assert!(done > 40, "{done} requests of 320");
+}

@@ -2,11 +2,12 @@
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
+    net::TcpStream,
     os::unix::net::UnixStream,
     path::Path,
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
     sync::mpsc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use gose_testkit::pki::Authority;
@@ -237,6 +238,47 @@ fn signals() {
     let mut daemon = daemon;
     assert!(daemon.child.wait().unwrap().success());
     assert!(!place.dir.path().join("admin.sock").exists());
+}
+
+#[test]
+fn slow_connections_hold_nothing_for_long() {
+    let place = Place::new("[limits]\nhandshake-timeout-s = 1\nrequest-timeout-s = 1\n");
+    let daemon = place.start();
+    let descriptors = || {
+        std::fs::read_dir(format!("/proc/{}/fd", daemon.child.id()))
+            .unwrap()
+            .count()
+    };
+    let before = descriptors();
+    let address = format!("localhost:{}", daemon.port);
+    // After SYN, in the middle of a ClientHello, byte by byte.
+    let mut slow: Vec<_> = (0..300)
+        .map(|_| TcpStream::connect(&address).unwrap())
+        .collect();
+    for (n, stream) in slow.iter_mut().enumerate().filter(|(n, _)| n % 3 != 0) {
+        let hello = [
+            0x16, 0x03, 0x01, 0x02, 0x00, 0x01, 0x00, 0x01, 0xFC, 0x03, 0x03,
+        ];
+        stream.write_all(&hello[..1 + n % 11]).unwrap();
+    }
+    let mut honest = place.s_client(&daemon);
+    for _ in 0..20 {
+        for stream in slow.iter_mut().skip(1).step_by(3) {
+            let _ = stream.write_all(&[0]);
+        }
+        assert!(honest.say("BEGIN\nECHO a\nEND\n").contains("+009 001 a"));
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    drop(honest);
+    let start = Instant::now();
+    while descriptors() > before {
+        assert!(
+            start.elapsed() < Duration::from_secs(2),
+            "{} descriptors, {before} before",
+            descriptors()
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 #[test]
