@@ -51,7 +51,13 @@ impl Source {
     fn read(&self, what: &str) -> Result<Zeroizing<String>, Failure> {
         let wrong = |error: std::io::Error| Failure::local(format!("{what}: {error}"));
         let text = match self {
-            Self::Prompt => return terminal::ask(what).map_err(wrong),
+            Self::Prompt => {
+                return terminal::ask(what).map_err(|error| {
+                    Failure::local(format!(
+                        "{what}: cannot ask on the terminal ({error}); name a file or a source"
+                    ))
+                });
+            }
             Self::File(path) => read_private(path)?,
             Self::Descriptor(number) => {
                 let file = File::open(format!("/proc/self/fd/{number}")).map_err(wrong)?;
