@@ -14,6 +14,7 @@ pub mod identity;
 mod link;
 #[cfg(feature = "pki")]
 pub mod pki;
+pub mod radius;
 pub mod record;
 mod remote;
 pub mod tls;

@@ -1,4 +1,5 @@
 //! A captured authentication between two foreign programs, read by both machines.
+#![allow(clippy::unwrap_used)]
 
 use std::time::Duration;
 

@@ -1,0 +1,7 @@
+//! RADIUS in front of server elements, asked by elements over real sockets.
+#![allow(clippy::unwrap_used)]
+
+mod authentications;
+mod bad_input;
+mod pool;
+mod world;
