@@ -4,12 +4,13 @@ use std::{sync::Arc, time::Duration};
 
 use crate::{
     auth::{EapChannel, Identity, Pool, Tuning},
-    config::{AuthenticationServer, Config},
+    config::{AuthenticationServer, Caller, Config, Text},
     grid::Grid,
     hypervisor::{AdminHandler, Middleware, MiddlewareError},
     keys::{self, KeyError},
     listen::{ADMIN, EAP},
     node::Node,
+    radius,
 };
 
 /// The roles of a node.
@@ -19,6 +20,25 @@ pub struct Roles {
     pub middleware: Option<Arc<Middleware>>,
     /// `[authentication-server]`: its elements.
     pub pool: Option<Arc<Pool>>,
+    /// `[authentication-server.radius]`, which listens already.
+    pub radius: Option<radius::Server>,
+}
+
+impl Roles {
+    /// Takes the RADIUS clients of another configuration; everything else stays as it was.
+    ///
+    /// # Errors
+    /// [`RoleError`]; everything stays as it was.
+    pub fn reload(&self, config: &Config) -> Result<(), RoleError> {
+        let section = config
+            .authentication_server
+            .as_ref()
+            .and_then(|server| server.radius.as_ref());
+        if let (Some(server), Some(section)) = (&self.radius, section) {
+            server.reload(section)?;
+        }
+        Ok(())
+    }
 }
 
 /// Why a node cannot take up a role.
@@ -30,9 +50,13 @@ pub enum RoleError {
     /// `[authentication-server]`.
     #[error("[authentication-server] {0}")]
     AuthenticationServer(#[from] KeyError),
+    /// `[authentication-server.radius]`.
+    #[error("[authentication-server.radius] {0}")]
+    Radius(#[from] radius::StartError),
 }
 
-/// Takes up what the node's configuration says: protocols are registered, nothing listens yet.
+/// Takes up what the node's configuration says: protocols are registered; of what listens,
+/// RADIUS alone does so already. Called within a runtime.
 ///
 /// # Errors
 /// [`RoleError`].
@@ -43,6 +67,7 @@ pub fn take_up(node: &mut Node) -> Result<Roles, RoleError> {
         node.register(ADMIN, Arc::new(AdminHandler::new(middleware.clone())));
     }
     let server = node.config().authentication_server.clone();
+    let mut radius = None;
     let pool = match server {
         None => None,
         Some(role) => {
@@ -50,10 +75,26 @@ pub fn take_up(node: &mut Node) -> Result<Roles, RoleError> {
             let callers = role.callers.into_iter().map(|caller| caller.0).collect();
             let channel = EapChannel::new(pool.clone(), callers, role.service);
             node.register(EAP, Arc::new(channel));
+            radius = match &role.radius {
+                Some(section) => {
+                    let tls = node.config().tls.clone();
+                    Some(radius::Server::start(
+                        section,
+                        tls.as_ref(),
+                        node.grid(),
+                        pool.clone(),
+                    )?)
+                }
+                None => None,
+            };
             Some(pool)
         }
     };
-    Ok(Roles { middleware, pool })
+    Ok(Roles {
+        middleware,
+        pool,
+        radius,
+    })
 }
 
 fn hypervisor(node: &Node) -> Result<Option<Arc<Middleware>>, MiddlewareError> {
@@ -72,15 +113,43 @@ fn hypervisor(node: &Node) -> Result<Option<Arc<Middleware>>, MiddlewareError> {
 }
 
 fn pool(role: &AuthenticationServer, grid: &Arc<Grid>) -> Result<Arc<Pool>, KeyError> {
+    let mut identities = Vec::new();
+    for company in &role.companies {
+        let mut identity = Identity::new(
+            &company.name,
+            &company.identity,
+            &keys::secret(&company.pin)?,
+            company.elements.iter().map(|seid| seid.0).collect(),
+        );
+        identity.realms = company
+            .realms
+            .iter()
+            .map(|realm| realm.to_lowercase())
+            .collect();
+        identity.allow = names(&company.allow);
+        identity.reply = (&company.reply).into();
+        identities.push(identity);
+    }
     let pin = keys::secret(&role.pin)?;
     let elements = role.elements.iter().map(|seid| seid.0).collect();
     let mut identity = Identity::new("authentication-server", &role.identity, &pin, elements);
-    identity.allow = role.allow.iter().map(|name| name.0.to_string()).collect();
+    identity.allow = names(&role.allow);
+    identity.reply = (&role.reply).into();
+    identities.push(identity);
     let tuning = Tuning {
         patience: role.element_wait_s.duration(),
-        // The channel's own time limit: a peer may take as long as a step may.
-        preempt: Duration::from_secs(60),
+        // Without RADIUS, the channel's own time limit: a peer may take as long as a step may.
+        preempt: role
+            .radius
+            .as_ref()
+            .map_or(Duration::from_secs(60), |radius| {
+                radius.preempt_s.duration()
+            }),
         ..Tuning::DEFAULT
     };
-    Ok(Pool::new(grid, vec![identity], &tuning))
+    Ok(Pool::new(grid, identities, &tuning))
+}
+
+fn names(allow: &[Text<Caller>]) -> Vec<String> {
+    allow.iter().map(|name| name.0.to_string()).collect()
 }

@@ -4,6 +4,8 @@ use gose_element::{Seid, drive::eap_tls::AID};
 use gose_proto::radius::Type;
 use zeroize::Zeroizing;
 
+use crate::config;
+
 /// What the server is for one company. Certificate, anchors, revocation lists and TLS policy are in the
 /// elements, under `label`.
 pub struct Identity {
@@ -82,6 +84,16 @@ pub struct Reply {
     pub session_timeout: Option<u32>,
     /// Name of a filter that the client knows.
     pub filter: Option<String>,
+}
+
+impl From<&config::Reply> for Reply {
+    fn from(reply: &config::Reply) -> Self {
+        Self {
+            vlan: reply.vlan,
+            session_timeout: reply.session_timeout_s.map(u32::from),
+            filter: reply.filter.clone(),
+        }
+    }
 }
 
 impl Reply {

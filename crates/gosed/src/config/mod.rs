@@ -7,6 +7,7 @@ mod access;
 mod authentication_server;
 mod hypervisor;
 mod limits;
+mod radius;
 mod slot;
 mod tls;
 mod value;
@@ -21,9 +22,10 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 pub use access::{Aid, AidRule, ByDefault, Caller, Filter, FilterRule, Name, Role, Seids, User};
-pub use authentication_server::{AuthenticationServer, Service};
+pub use authentication_server::{AuthenticationServer, Company, Reply, Service};
 pub use hypervisor::{Called, Creator, Guest, Hypervisor, Image};
 pub use limits::Limits;
+pub use radius::{Overload, RadSec, Radius, RadiusClient};
 pub use slot::{Slot, SlotKind};
 pub use tls::{KeyReference, KeySlot, Secret, Tls, TlsKey, TrustDomain};
 pub use value::{Seconds, Text};
@@ -229,14 +231,19 @@ impl Config {
         if let Some(fault) = hypervisor.or(server) {
             return fail(fault);
         }
-        if (self.hypervisor.is_some() || self.authentication_server.is_some()) && self.tls.is_none()
-        {
-            return fail("[hypervisor] and [authentication-server] need [tls]".into());
+        let server = self.authentication_server.as_ref();
+        let needs_tls =
+            self.hypervisor.is_some() || server.is_some_and(AuthenticationServer::needs_tls);
+        if needs_tls && self.tls.is_none() {
+            return fail(
+                "[hypervisor], callers of [authentication-server] and radsec need [tls]".into(),
+            );
         }
         if self.listen.is_some() && self.tls.is_none() {
             return fail("[listen] needs [tls]: RACS is never served without TLS".into());
         }
-        if self.listen.is_none() && self.admin.is_none() {
+        let radius = server.is_some_and(|server| server.radius.is_some());
+        if self.listen.is_none() && self.admin.is_none() && !radius {
             return fail("neither [listen] nor [admin]: nothing would be served".into());
         }
         Ok(())
@@ -258,7 +265,7 @@ impl Config {
             hypervisor.paths().into_iter().for_each(against);
         }
         if let Some(server) = &mut self.authentication_server {
-            server.path().into_iter().for_each(against);
+            server.paths().into_iter().for_each(against);
         }
         for slot in &mut self.slots {
             slot.path().into_iter().for_each(against);

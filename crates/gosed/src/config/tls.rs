@@ -145,6 +145,15 @@ pub enum Secret {
     Environment(String),
 }
 
+impl Secret {
+    pub(super) fn path(&mut self) -> Option<&mut PathBuf> {
+        match self {
+            Self::File(path) => Some(path),
+            Self::Environment(_) => None,
+        }
+    }
+}
+
 impl FromStr for Secret {
     type Err = String;
 

@@ -5,9 +5,12 @@
 
 mod clients;
 mod front;
+mod radsec;
 mod record;
+mod server;
 mod udp;
 
 pub use clients::{Clients, Network};
 pub use front::{Counters, Front};
+pub use server::{Server, StartError};
 pub use udp::{Socket, bind};

@@ -1,0 +1,139 @@
+//! `[authentication-server.radius]` taken up: sockets, clients, RadSec.
+
+use std::{io, net::SocketAddr, sync::Arc};
+
+use arc_swap::ArcSwap;
+use gose_proto::radius::{
+    Secret,
+    server::{Client, Service},
+};
+use tokio::task::JoinSet;
+
+use super::{Clients, Front, radsec, udp};
+use crate::{
+    auth::Authenticators,
+    config,
+    grid::Grid,
+    keys::{self, KeyError},
+    listen::tls::TlsError,
+};
+
+/// RADIUS, served until it is dropped.
+pub struct Server {
+    front: Arc<Front>,
+    clients: Arc<ArcSwap<Clients>>,
+    addresses: Vec<SocketAddr>,
+    _tasks: JoinSet<()>,
+}
+
+/// Why RADIUS is not served.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A socket.
+    #[error("cannot listen on {address}: {cause}")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// What the system says.
+        cause: io::Error,
+    },
+    /// A secret cannot be read.
+    #[error(transparent)]
+    Secret(#[from] KeyError),
+    /// A secret is empty.
+    #[error("client {0}: the secret is empty")]
+    EmptySecret(String),
+    /// Certificates of RadSec.
+    #[error("radsec: {0}")]
+    Tls(#[from] TlsError),
+}
+
+impl Server {
+    /// Listens and serves. Called within a runtime.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing listens then.
+    pub fn start(
+        section: &config::Radius,
+        tls: Option<&config::Tls>,
+        grid: &Arc<Grid>,
+        authenticators: Arc<dyn Authenticators>,
+    ) -> Result<Self, StartError> {
+        let front = Front::new(authenticators, section.limits());
+        let clients = Arc::new(ArcSwap::from_pointee(clients(section)?));
+        let mut tasks = JoinSet::new();
+        let mut addresses = Vec::new();
+        let authentication = section
+            .listen
+            .iter()
+            .map(|address| (*address, Service::Authentication));
+        let accounting = section
+            .accounting
+            .iter()
+            .map(|address| (*address, Service::Accounting));
+        for (address, service) in authentication.chain(accounting) {
+            let failed = |cause| StartError::Listen { address, cause };
+            let socket = udp::bind(address, service).map_err(failed)?;
+            let address = socket.address().map_err(failed)?;
+            tracing::info!(%address, ?service, "RADIUS");
+            addresses.push(address);
+            tasks.spawn(socket.serve(front.clone(), clients.clone()));
+        }
+        if let (Some(radsec), Some(tls)) = (&section.radsec, tls) {
+            let failed = |cause| StartError::Listen {
+                address: radsec.listen,
+                cause,
+            };
+            let listener = radsec::Listener::new(radsec, tls, grid, front.clone())?;
+            let socket = radsec::bind(radsec.listen).map_err(failed)?;
+            let address = socket.local_addr().map_err(failed)?;
+            tracing::info!(%address, "RADIUS over TLS");
+            addresses.push(address);
+            tasks.spawn(listener.serve(socket));
+        }
+        Ok(Self {
+            front,
+            clients,
+            addresses,
+            _tasks: tasks,
+        })
+    }
+
+    /// Where it listens, in the order of the configuration; RadSec last.
+    #[must_use]
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// The front.
+    #[must_use]
+    pub fn front(&self) -> &Arc<Front> {
+        &self.front
+    }
+
+    /// Takes the clients of another configuration; everything else stays as it was.
+    ///
+    /// # Errors
+    /// [`StartError`]; everything stays as it was.
+    pub fn reload(&self, section: &config::Radius) -> Result<(), StartError> {
+        self.clients.store(Arc::new(clients(section)?));
+        Ok(())
+    }
+}
+
+fn clients(section: &config::Radius) -> Result<Clients, StartError> {
+    let mut all = Vec::new();
+    for client in &section.clients {
+        let mut secret = keys::secret(&client.secret)?;
+        let secret = Secret::new(std::mem::take(&mut *secret))
+            .ok_or_else(|| StartError::EmptySecret(client.name.clone()))?;
+        all.push((
+            client.network.0,
+            Arc::new(Client {
+                name: client.name.clone(),
+                secret,
+            }),
+        ));
+    }
+    Ok(Clients::new(all))
+}
