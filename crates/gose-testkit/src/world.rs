@@ -137,9 +137,14 @@ pub fn element() -> Element {
     let card = factory::new_card(nvm, Arc::new(SoftwareKeyStore));
     let mut element = Hosted::new(card, Memory::default());
     element.power_on().unwrap();
-    let mut operator = Operator::open(&mut element, &AID, b"00000000").unwrap();
-    operator.change_pin(1, b"00000000", OPERATOR_PIN).unwrap();
+    take_over(&mut element);
     element
+}
+
+/// Replaces the published operator PIN of an element by [`OPERATOR_PIN`].
+pub fn take_over<E: SecureElement + ?Sized>(element: &mut E) {
+    let mut operator = Operator::open(element, &AID, b"00000000").unwrap();
+    operator.change_pin(1, b"00000000", OPERATOR_PIN).unwrap();
 }
 
 /// An identity on a key that the element makes in slot 9A and an authority certifies. `change` has the last

@@ -1,22 +1,21 @@
 //! The daemon's own keys: in files, or in elements of this node. And its secrets.
 
-use std::{
-    fs, io,
-    path::PathBuf,
-    sync::{Arc, Mutex},
-};
+mod leased_key;
 
-use gose_client::{element_key::ElementKey, tls::Identity};
+use std::{fs, io, path::PathBuf, sync::Arc};
+
+use gose_client::tls::Identity;
 use gose_element::{
     Seid,
     drive::piv::{PivError, Slot},
 };
 use zeroize::Zeroizing;
 
+pub use leased_key::{LeasedKey, public_key};
+
 use crate::{
     config::{KeyReference, Secret, Tls, TlsKey},
-    grid::Grid,
-    leased::PerScript,
+    grid::{Grid, Refusal},
     listen::tls::{TlsError, certificates, private_key},
     store::private_file,
 };
@@ -38,6 +37,17 @@ pub enum KeyError {
     /// The configuration names a slot that PIV does not have.
     #[error("element {0}: no such key slot")]
     Slot(Seid),
+    /// The element cannot be had.
+    #[error("element {seid}: {cause}")]
+    Lease {
+        /// The element.
+        seid: Seid,
+        /// Why not.
+        cause: Refusal,
+    },
+    /// A key of another kind than GoSE signs with.
+    #[error("element {0}: the key is neither RSA-2048, RSA-3072, P-256 nor P-384")]
+    Algorithm(Seid),
     /// The element holds no such key, or does not answer.
     #[error("element {seid}: {cause}")]
     Element {
@@ -81,13 +91,11 @@ fn read_private(path: &PathBuf) -> io::Result<Zeroizing<Vec<u8>>> {
 ///
 /// # Errors
 /// [`KeyError`].
-pub fn element_key(grid: &Arc<Grid>, key: &KeyReference) -> Result<ElementKey, KeyError> {
+pub fn element_key(grid: &Arc<Grid>, key: &KeyReference) -> Result<LeasedKey, KeyError> {
     let seid = key.seid.0;
     let slot = Slot::try_from(key.slot.0.0).map_err(|_| KeyError::Slot(seid))?;
     let pin = key.pin.as_ref().map(|pin| secret(pin)).transpose()?;
-    let element = Arc::new(Mutex::new(PerScript::new(grid, seid)));
-    ElementKey::open(element, slot, pin.as_ref().map(|pin| pin.as_slice()))
-        .map_err(|cause| KeyError::Element { seid, cause })
+    LeasedKey::open(grid, seid, slot, pin)
 }
 
 /// The node's own chain and key. Blocks if the key is in an element.

@@ -10,15 +10,12 @@ use gose_proto::apdu::Response;
 use tokio::runtime::Handle;
 
 use crate::{
-    grid::{Grid, Lease, Names, Peer, Plane, Ran, Refusal},
+    grid::{Grid, Lease, Peer, Plane, Ran, Refusal},
     long_step,
 };
 
 /// How often a locked element is tried again.
 const AGAIN: Duration = Duration::from_millis(5);
-
-/// How long a script of the daemon's own waits for an element that a session holds.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A lease as a [`SecureElement`]. Calls block their thread; other tasks of the runtime go on.
 pub struct Leased {
@@ -95,58 +92,6 @@ impl SecureElement for Leased {
         Outcomes {
             done,
             failed: refused.map(no_answer),
-        }
-    }
-}
-
-/// An element that the daemon itself uses for a key: leased for each script alone, so that several keys of
-/// one element, and its administrators, get along. Nothing that a script selects or verifies outlives it.
-pub struct PerScript {
-    grid: Arc<Grid>,
-    seid: Seid,
-    runtime: Handle,
-}
-
-impl PerScript {
-    /// An element of this grid.
-    #[must_use]
-    pub fn new(grid: &Arc<Grid>, seid: Seid) -> Self {
-        Self {
-            grid: grid.clone(),
-            seid,
-            runtime: Handle::current(),
-        }
-    }
-
-    fn lease(&self) -> Result<Leased, ElementError> {
-        let peer = Peer::new(self.grid.new_sid(), Names::Operator);
-        let _runtime = self.runtime.enter();
-        Leased::wait_for(&self.grid, &peer, self.seid, Plane::User, PATIENCE).map_err(no_answer)
-    }
-}
-
-impl SecureElement for PerScript {
-    fn power_on(&mut self) -> Result<Atr, ElementError> {
-        self.lease()?.power_on()
-    }
-
-    fn power_off(&mut self) {}
-
-    fn reset(&mut self, _warm: bool) -> Result<Atr, ElementError> {
-        self.power_on()
-    }
-
-    fn transmit(&mut self, apdu: &[u8]) -> Result<Response, ElementError> {
-        self.lease()?.transmit(apdu)
-    }
-
-    fn run(&mut self, script: &Script) -> Outcomes {
-        match self.lease() {
-            Ok(mut element) => element.run(script),
-            Err(error) => Outcomes {
-                done: Vec::new(),
-                failed: Some(error),
-            },
         }
     }
 }

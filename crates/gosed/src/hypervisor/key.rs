@@ -1,6 +1,5 @@
 //! A private key that signs and is never seen.
 
-use gose_client::element_key::ElementKey;
 use gose_element::{Algorithm, Scheme};
 
 /// A private key in an element, or in a file. Calls may block for as long as an element takes.
@@ -25,20 +24,6 @@ pub struct NoSignature(
     /// The cause.
     pub String,
 );
-
-impl PrivateKey for ElementKey {
-    fn public_key(&self) -> &[u8] {
-        &Self::public_key(self).info
-    }
-
-    fn algorithm(&self) -> Algorithm {
-        Self::public_key(self).algorithm
-    }
-
-    fn sign(&self, scheme: Scheme, message: &[u8]) -> Result<Vec<u8>, NoSignature> {
-        Self::sign(self, scheme, message).map_err(|error| NoSignature(error.to_string()))
-    }
-}
 
 /// The scheme by which a key signs certificates.
 #[must_use]

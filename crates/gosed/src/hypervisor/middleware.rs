@@ -41,7 +41,6 @@ use crate::{
     config::{self, Limits, Name},
     grid::{Bound, Grid, Names, Peer},
     keys::{self, KeyError},
-    leased::PerScript,
     listen::{Stop, racs, tls::TlsError, tls::certificates},
 };
 
@@ -512,14 +511,12 @@ impl IdentityTokens for Channels {
         let vm = domain.vm();
         let seid = *self.bound.seids.first().ok_or(AttachError::NoElement)?;
         // The key is asked of the element itself, not of the guest.
-        let mut element = PerScript::new(&self.middleware.grid, seid);
-        let slot = Slot::AUTHENTICATION;
-        let key = gose_element::drive::piv::Piv::open(&mut element).public_key(slot);
+        let key = keys::public_key(&self.middleware.grid, seid, Slot::AUTHENTICATION);
         let key = key.map_err(|error| {
-            tracing::warn!(%vm, %seid, %error, "no identity token: the guest's element shows no key");
+            tracing::warn!(%vm, %error, "no identity token: the guest's element shows no key");
             AttachError::NoElement
         })?;
-        let subject = Subject::Own(&key.info);
+        let subject = Subject::Own(&key);
         let issued = domain
             .issuer()
             .issue(vm, domain.generation(), subject, unix_now());

@@ -1,0 +1,77 @@
+//! The program of a guest: it passes its control socket to the test, which then plays the guest, and lives until
+//! the test closes.
+
+use std::{
+    io::{IoSlice, IoSliceMut, Read},
+    mem::MaybeUninit,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::net::UnixStream,
+    },
+    path::{Path, PathBuf},
+};
+
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+};
+
+/// What the hypervisor starts: this test binary, with [`hand_over`] as its only test; the last argument is a
+/// filter that fits no test and says where to go.
+pub(crate) fn command(socket: &Path) -> Vec<String> {
+    let own = std::env::current_exe().unwrap();
+    let place = format!("{PLACE}{}", socket.display());
+    [
+        own.to_str().unwrap(),
+        "--ignored",
+        "--exact",
+        "--nocapture",
+        "guest::hand_over",
+        &place,
+    ]
+    .map(str::to_owned)
+    .to_vec()
+}
+
+const PLACE: &str = "to=";
+
+/// Takes the control socket that a guest passes. The guest ends when the second socket is closed.
+pub(crate) fn take(mut from: UnixStream) -> (UnixStream, UnixStream) {
+    let mut byte = [0];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let mut data = [IoSliceMut::new(&mut byte)];
+    recvmsg(
+        &mut from,
+        &mut data,
+        &mut ancillary,
+        RecvFlags::CMSG_CLOEXEC,
+    )
+    .unwrap();
+    let passed = ancillary.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut sockets) => sockets.next(),
+        _ => None,
+    });
+    (UnixStream::from(passed.unwrap()), from)
+}
+
+#[test]
+#[ignore = "the program of a guest, started by the hypervisor under test"]
+fn hand_over() {
+    let place = std::env::args().find_map(|text| Some(PathBuf::from(text.strip_prefix(PLACE)?)));
+    let Some(place) = place else { return };
+    let mut test = UnixStream::connect(place).unwrap();
+    let control: OwnedFd = std::io::stdin().as_fd().try_clone_to_owned().unwrap();
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    let sockets = [control.as_fd()];
+    assert!(ancillary.push(SendAncillaryMessage::ScmRights(&sockets)));
+    sendmsg(
+        &test,
+        &[IoSlice::new(b"x")],
+        &mut ancillary,
+        SendFlags::empty(),
+    )
+    .unwrap();
+    let _ = test.read(&mut [0]);
+}

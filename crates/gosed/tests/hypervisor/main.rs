@@ -1,0 +1,9 @@
+//! A hypervisor node, a grid node with the guests' elements, an authentication server, and guests that are
+//! processes: what works, and what is refused with its reason in the log.
+
+#![allow(clippy::unwrap_used)]
+
+mod guest;
+mod isolation;
+mod phases;
+mod world;

@@ -1,0 +1,356 @@
+//! Three nodes in this process, on loopback; guests are processes.
+
+use std::{
+    os::unix::{
+        fs::PermissionsExt,
+        net::{UnixListener, UnixStream},
+    },
+    path::{Path, PathBuf},
+    sync::{Arc, LazyLock, Mutex},
+    time::{Duration, Instant},
+};
+
+use gose_client::{
+    Link,
+    admin::{self, Action, Answer, VmCreate},
+    guest::Guest,
+    tls::{ADMIN, Identity, anchors, client_config, server_name},
+};
+use gose_element::{
+    Algorithm, SecureElement, Seid,
+    drive::eap_tls::{AID, personalisation::Operator},
+};
+use gose_proto::eap::Role;
+use gose_testkit::{
+    pki::{Authority, Leaf, Request, pem},
+    world::{OPERATOR_PIN, personalise, take_over},
+};
+use gosed::{
+    config::Config,
+    grid::{Grid, Names, Peer, Plane},
+    leased::Leased,
+    node::{Node, Running},
+};
+use rcgen::{BasicConstraints, IsCa, KeyUsagePurpose, SanType, SubjectPublicKeyInfo};
+use rustls::pki_types::CertificateDer;
+
+pub(crate) struct World {
+    pub(crate) runtime: tokio::runtime::Runtime,
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) site: Authority,
+    pub(crate) hv_ca: Vec<Vec<u8>>,
+    pub(crate) grid: Running,
+    pub(crate) server: Running,
+    pub(crate) hypervisor: Running,
+    guests: UnixListener,
+}
+
+/// A guest that the test plays.
+pub(crate) struct Played {
+    pub(crate) guest: Guest,
+    /// Closing it ends the process.
+    _process: UnixStream,
+}
+
+/// Everything that was logged, by all tests of this process.
+static LOG: LazyLock<Mutex<Vec<u8>>> = LazyLock::new(Mutex::default);
+
+struct Logger;
+
+impl std::io::Write for Logger {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        LOG.lock().unwrap().write(bytes)
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Waits until one line of the log holds all of these.
+pub(crate) fn logged(parts: &[&str]) {
+    let begun = Instant::now();
+    loop {
+        let log = String::from_utf8_lossy(&LOG.lock().unwrap()).into_owned();
+        if log
+            .lines()
+            .any(|line| parts.iter().all(|part| line.contains(part)))
+        {
+            return;
+        }
+        assert!(
+            begun.elapsed() < Duration::from_secs(10),
+            "no line with {parts:?} in\n{log}"
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+impl World {
+    pub(crate) fn new(service: &str) -> Self {
+        let _ = tracing_subscriber::fmt()
+            .with_ansi(false)
+            .with_writer(|| Logger)
+            .try_init();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(4)
+            .enable_all()
+            .build()
+            .unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let site = Authority::new("Site");
+        let path = dir.path();
+        let _ = site.write(path, "site");
+        for name in ["grid", "server", "hv-7"] {
+            let mut request = Request::new(Some(name));
+            let names = ["localhost", "127.0.0.1"];
+            request.params.subject_alt_names = site_names(&names);
+            let _ = site.issue(request).write(path, name);
+        }
+        std::fs::write(path.join("master.key"), [7; 32]).unwrap();
+        std::fs::write(path.join("pin"), "0000").unwrap();
+        std::fs::write(path.join("piv-pin"), "123456").unwrap();
+        for name in ["master.key", "pin", "piv-pin"] {
+            std::fs::set_permissions(path.join(name), PermissionsExt::from_mode(0o600)).unwrap();
+        }
+        let guests = UnixListener::bind(path.join("guests.sock")).unwrap();
+        let entered = runtime.enter();
+        let grid = grid_node(&runtime, path, &site);
+        let server = server_node(&runtime, path, &site, service);
+        let (hypervisor, hv_ca) = hypervisor_node(&runtime, path, &site, &grid, &server);
+        drop(entered);
+        Self {
+            dir,
+            site,
+            hv_ca,
+            grid,
+            server,
+            hypervisor,
+            guests,
+            runtime,
+        }
+    }
+
+    /// Asks the hypervisor's management plane as a user.
+    pub(crate) fn ask(&self, user: &str, action: &Action) -> Answer {
+        let leaf = self.site.user(user);
+        let mut link = self.link(&self.hypervisor, &leaf, ADMIN);
+        admin::ask(&mut link, action).unwrap()
+    }
+
+    pub(crate) fn link(&self, node: &Running, leaf: &Leaf, protocol: &[u8]) -> Link {
+        let identity = Identity::from_der(leaf.chain.clone(), leaf.key()).unwrap();
+        let config = client_config(&identity, anchors([self.site.der()]).unwrap(), protocol);
+        let socket = std::net::TcpStream::connect(node.address().unwrap()).unwrap();
+        let name = server_name("localhost").unwrap();
+        Link::tls(socket, name, config.unwrap(), Duration::from_secs(10)).unwrap()
+    }
+
+    /// Creates a guest with this element and plays it.
+    pub(crate) fn create(&self, seid: &str) -> Played {
+        let create = VmCreate {
+            image: "played".to_owned(),
+            seid: vec![seid.to_owned()],
+            ..VmCreate::default()
+        };
+        match self.ask("alice", &Action::VmCreate(create)) {
+            Answer::Created(_) => self.play(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Plays the guest that was created last.
+    pub(crate) fn play(&self) -> Played {
+        let (control, process) = self.control();
+        Played {
+            guest: Guest::join(control).unwrap(),
+            _process: process,
+        }
+    }
+
+    /// The control socket of the guest that was created last.
+    pub(crate) fn control(&self) -> (UnixStream, UnixStream) {
+        let (stream, _) = self.guests.accept().unwrap();
+        super::guest::take(stream)
+    }
+}
+
+fn site_names(names: &[&str]) -> Vec<SanType> {
+    let name = |name: &&str| match name.parse() {
+        Ok(address) => SanType::IpAddress(address),
+        Err(_) => SanType::DnsName((*name).try_into().unwrap()),
+    };
+    names.iter().map(name).collect()
+}
+
+/// What every node has.
+fn common(path: &Path, name: &str) -> String {
+    let path = path.display();
+    format!(
+        r#"
+version = 1
+[listen]
+address = "127.0.0.1:0"
+[tls]
+certificate-file = "{path}/{name}.pem"
+key = {{ file = "{path}/{name}.key" }}
+user-anchor-files = ["{path}/site.pem"]
+node-anchor-files = ["{path}/site.pem"]
+trust-domain = "example.org"
+[store]
+directory = "{path}"
+master-key-file = "{path}/master.key"
+"#
+    )
+}
+
+fn start(runtime: &tokio::runtime::Runtime, text: &str) -> Running {
+    let config = Config::parse(text).unwrap();
+    runtime
+        .block_on(async {
+            tokio::spawn(Node::new(config).unwrap().start())
+                .await
+                .unwrap()
+        })
+        .unwrap()
+}
+
+/// Has an element of a node that does not listen, as its operator.
+fn provision<T>(text: &str, seid: &str, work: impl FnOnce(&mut Leased) -> T) -> T {
+    let node = Node::new(Config::parse(text).unwrap()).unwrap();
+    on(node.grid(), seid, work)
+}
+
+pub(crate) fn on<T>(grid: &Arc<Grid>, seid: &str, work: impl FnOnce(&mut Leased) -> T) -> T {
+    let peer = Peer::new(grid.new_sid(), Names::Operator);
+    let seid: Seid = seid.parse().unwrap();
+    let patience = Duration::from_secs(5);
+    let mut element = Leased::wait_for(grid, &peer, seid, Plane::Management, patience).unwrap();
+    element.power_on().unwrap();
+    work(&mut element)
+}
+
+fn slots(seids: &[&str]) -> String {
+    let slot = |seid: &&str| {
+        format!("[[slot]]\nseid = \"{seid}\"\nkind = \"software\"\ndefault = \"allow\"\n")
+    };
+    seids.iter().map(slot).collect()
+}
+
+fn grid_node(runtime: &tokio::runtime::Runtime, path: &Path, site: &Authority) -> Running {
+    let users = "[[user]]\ncn = \"hv-7\"\nseid = [\"SE-A\", \"SE-B\"]\n";
+    let text = common(path, "grid") + &slots(&["SE-A", "SE-B"]) + users;
+    for seid in ["SE-A", "SE-B"] {
+        provision(&text, seid, |element| {
+            take_over(element);
+            personalise(element, site, Role::Peer, Algorithm::P256, |_, _| {});
+        });
+    }
+    start(runtime, &text)
+}
+
+fn server_node(
+    runtime: &tokio::runtime::Runtime,
+    path: &Path,
+    site: &Authority,
+    service: &str,
+) -> Running {
+    let role = format!(
+        r#"
+[authentication-server]
+elements = ["AS1"]
+identity = "authenticator"
+pin = "file:{}/pin"
+callers = ["hv-7"]
+allow = ["peer"]
+service = "{service}"
+"#,
+        path.display()
+    );
+    let text = common(path, "server") + &role + &slots(&["AS1"]);
+    provision(&text, "AS1", |element| {
+        take_over(element);
+        personalise(
+            element,
+            site,
+            Role::Authenticator,
+            Algorithm::P256,
+            |_, _| {},
+        );
+    });
+    start(runtime, &text)
+}
+
+fn hypervisor_node(
+    runtime: &tokio::runtime::Runtime,
+    path: &Path,
+    site: &Authority,
+    grid: &Running,
+    server: &Running,
+) -> (Running, Vec<Vec<u8>>) {
+    let base = common(path, "hv-7") + &slots(&["HV"]);
+    let public = provision(&base, "HV", |element| {
+        take_over(element);
+        let mut operator = Operator::open(element, &AID, OPERATOR_PIN).unwrap();
+        operator.generate(0x9C, Algorithm::P256).unwrap()
+    });
+    let hv_ca = hv_ca(site, &public);
+    let chain: String = hv_ca.iter().map(|der| pem("CERTIFICATE", der)).collect();
+    std::fs::write(path.join("hv-ca.pem"), chain).unwrap();
+    let address = grid.address().unwrap();
+    let mut remote = String::new();
+    for seid in ["SE-A", "SE-B"] {
+        remote += &format!(
+            "[[slot]]\nseid = \"{seid}\"\nkind = \"remote\"\nnode = \"localhost:{}\"\ndefault = \"allow\"\n",
+            address.port()
+        );
+    }
+    let command = super::guest::command(&path.join("guests.sock"));
+    let role = format!(
+        r#"
+[hypervisor]
+ca-certificate-file = "{path}/hv-ca.pem"
+ca-key = {{ seid = "HV", slot = "9C", pin = "file:{path}/piv-pin" }}
+name = "localhost"
+guest-anchor-files = ["{path}/site.pem"]
+generation-file = "{path}/generations.json"
+authentication-server = {{ node = "localhost:{port}", name = "localhost" }}
+[[hypervisor.image]]
+name = "played"
+command = {command:?}
+[[hypervisor.creator]]
+user = "alice"
+quota = 2
+seid = ["SE-A", "SE-B"]
+[[hypervisor.creator]]
+user = "bob"
+quota = 1
+"#,
+        path = path.display(),
+        port = server.address().unwrap().port(),
+    );
+    (start(runtime, &(base + &remote + &role)), hv_ca)
+}
+
+fn hv_ca(site: &Authority, public: &[u8]) -> Vec<Vec<u8>> {
+    let mut request = Request::new(Some("hv-7 authority"));
+    request.params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    request.params.key_usages = vec![
+        KeyUsagePurpose::KeyCertSign,
+        KeyUsagePurpose::DigitalSignature,
+    ];
+    request.params.extended_key_usages = Vec::new();
+    let name = "spiffe://example.org/hv/hv-7".try_into().unwrap();
+    request.params.subject_alt_names = vec![SanType::URI(name)];
+    site.certify(request, &SubjectPublicKeyInfo::from_der(public).unwrap())
+}
+
+impl World {
+    /// The path of a file of the world.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub(crate) fn anchor(&self) -> CertificateDer<'static> {
+        self.site.der()
+    }
+}
