@@ -205,13 +205,10 @@ master-key-file = "{path}/master.key"
 
 fn start(runtime: &tokio::runtime::Runtime, text: &str) -> Running {
     let config = Config::parse(text).unwrap();
-    runtime
-        .block_on(async {
-            tokio::spawn(Node::new(config).unwrap().start())
-                .await
-                .unwrap()
-        })
-        .unwrap()
+    let started = runtime.block_on(async { tokio::spawn(Node::new(config).unwrap().start()).await.unwrap() });
+    started.unwrap_or_else(|error| {
+        panic!("{error}\n{}", String::from_utf8_lossy(&LOG.lock().unwrap()))
+    })
 }
 
 /// Has an element of a node that does not listen, as its operator.
