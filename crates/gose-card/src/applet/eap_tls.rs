@@ -374,8 +374,9 @@ impl Applet for EapTlsApplet {
         &AID
     }
 
-    fn select(&mut self, _env: &mut Env<'_>) -> Response {
+    fn select(&mut self, env: &mut Env<'_>) -> Response {
         self.forget();
+        memory::sweep(env.nvm);
         StatusWord::NORMAL.into()
     }
 

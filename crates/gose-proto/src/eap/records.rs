@@ -112,6 +112,19 @@ pub fn parse(memory: &[u8]) -> Result<(Vec<Record<'_>>, usize), RecordError> {
     }
 }
 
+/// Where the first record stands that is not whole, or FF: everything before it can be kept.
+#[must_use]
+pub fn whole_until(memory: &[u8]) -> usize {
+    let mut cursor = Cursor { memory, at: 0 };
+    loop {
+        let start = cursor.at;
+        let whole = cursor.byte(start) == Ok(0x00) && cursor.record(start).is_ok();
+        if !whole {
+            return start;
+        }
+    }
+}
+
 struct Cursor<'a> {
     memory: &'a [u8],
     at: usize,
@@ -339,6 +352,9 @@ mod tests {
         assert_eq!(records[0].items[1].value, [0x9A]);
         assert_eq!(memory[records[0].items[1].at], 0x9A);
         assert_eq!(records[1].span, first..end);
+        assert_eq!(whole_until(&memory), end);
+        assert_eq!(whole_until(&memory[..end - 1]), first);
+        assert_eq!(whole_until(&[]), 0);
     }
 
     #[test]
@@ -377,6 +393,7 @@ mod tests {
         #[test]
         fn any_bytes_do_not_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = parse(&bytes);
+            prop_assert!(whole_until(&bytes) <= bytes.len());
             let _ = Policy::parse(&bytes);
         }
     }

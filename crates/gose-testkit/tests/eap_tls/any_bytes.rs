@@ -1,11 +1,15 @@
 //! Whatever a host or the other end sends: no panic, no wrong success, and the element goes on.
 
 use gose_element::{
-    SecureElement,
-    drive::eap_tls::{EapTls, Opening, scripts},
+    Script, SecureElement, Step,
+    drive::eap_tls::{EapTls, Key, Opening, personalisation, scripts},
 };
-use gose_proto::{apdu::Command, eap::Role, hex};
-use gose_testkit::world::{Element, NOW, Options, PIN, World, label};
+use gose_proto::{
+    apdu::Command,
+    eap::{Role, records},
+    hex,
+};
+use gose_testkit::world::{Element, NOW, OPERATOR_PIN, Options, PIN, World, label};
 use proptest::{prelude::*, test_runner::TestRunner};
 
 use crate::success::check;
@@ -126,50 +130,61 @@ fn a_changed_packet_never_gives_different_keys() {
     }
 }
 
+/// WRITE of an identity that stops after any piece: the identity before it stays, of the new one nothing.
 #[test]
-fn records_cut_at_any_byte_are_refused_or_complete() {
-    // WRITE of an identity that stops after any piece: the card answers, and a later writing succeeds.
+fn records_that_were_cut_are_gone_at_the_next_selection() {
     let mut world = World::new(&Options::default());
-    for pieces in 1..6 {
-        let identity = gose_element::drive::eap_tls::Personalisation {
-            label: "peer".into(),
-            eap_id: "@x".into(),
-            role: Role::Peer,
-            key: gose_element::drive::eap_tls::Key::Slot(0x9A),
-            chain: vec![vec![0x30; 700]],
-            anchors: vec![world.authority.der().to_vec()],
-            policy: gose_element::drive::eap_tls::Policy::default(),
-            expected_names: Vec::new(),
-            crls: Vec::new(),
-        };
-        let record = identity.record().unwrap();
-        let mut script = gose_element::drive::eap_tls::personalisation::write(0, &record);
-        script.steps.truncate(pieces);
-        let mut opening = gose_element::Script::new(vec![
-            gose_element::Step::new(hex::decode("00A4040009F0474F534545415001").unwrap()),
-            scripts::verify(1, gose_testkit::world::OPERATOR_PIN),
-        ]);
-        opening.steps.append(&mut script.steps);
-        let steps = opening.steps.len();
-        assert!(world.peer.run(&opening).complete(steps));
-        assert!(EapTls::open(&mut world.peer, &Opening::new(PIN, "peer")).is_err());
+    let names = |world: &World| -> Vec<Vec<u8>> {
+        let nvm = world.peer.card().nvm();
+        let pages = nvm.names("eap/record/");
+        pages
+            .iter()
+            .map(|page| nvm.get(page).unwrap().to_vec())
+            .collect()
+    };
+    let before = names(&world).concat();
+    let end = records::whole_until(&before);
+    let leaf = world.authority.user("second");
+    world.peer_identity.label = "second".into();
+    world.peer_identity.key = Key::Pkcs8(leaf.key().secret_der().to_vec().into());
+    world.peer_identity.chain = leaf.chain.iter().map(|der| der.to_vec()).collect();
+    let record = world.peer_identity.record().unwrap();
+    let whole = personalisation::write(end, &record);
+    assert!(whole.steps.len() >= 3);
+    let key = leaf.key().secret_der().to_vec();
+    // ECPrivateKey (RFC 5915): an OCTET STRING of 32 bytes
+    let scalar = key.windows(2).position(|w| w == [0x04, 0x20]).unwrap() + 2;
+    let scalar = &key[scalar..scalar + 32];
+    let mut swept = 0;
+    for pieces in 1..whole.steps.len() {
+        let mut script = as_operator();
+        script.steps.extend(whole.steps[..pieces].iter().cloned());
+        let steps = script.steps.len();
+        assert!(world.peer.run(&script).complete(steps));
+        let unfinished = world
+            .peer
+            .card()
+            .nvm()
+            .get("eap/record-unfinished")
+            .is_some();
+        drop(EapTls::open(&mut world.peer, &Opening::new(PIN, "peer")).unwrap());
+        let after = names(&world).concat();
+        assert_eq!(after[..end], before[..end]);
+        // Cut inside the last value the record reads as whole: then its key is in the key store.
+        assert!(!after.windows(32).any(|window| window == scalar));
+        if unfinished {
+            assert!(
+                after[end..].iter().all(|byte| *byte == 0xFF),
+                "after {pieces} pieces"
+            );
+            swept += 1;
+        }
     }
-    let erase = gose_element::drive::eap_tls::personalisation::write(0, &[0xFF]);
-    let mut opening = gose_element::Script::new(vec![
-        gose_element::Step::new(hex::decode("00A4040009F0474F534545415001").unwrap()),
-        scripts::verify(1, gose_testkit::world::OPERATOR_PIN),
-    ]);
-    opening.steps.extend(erase.steps);
-    assert!(world.peer.run(&opening).complete(3));
-    let World {
-        authority, peer, ..
-    } = &mut world;
-    gose_testkit::world::personalise(
-        peer,
-        authority,
-        Role::Peer,
-        gose_element::Algorithm::P256,
-        |_, _| {},
-    );
+    assert!(swept >= 1);
     check(&world.drive().unwrap());
+}
+
+fn as_operator() -> Script {
+    let select = Step::new(hex::decode("00A4040009F0474F534545415001").unwrap());
+    Script::new(vec![select, scripts::verify(1, OPERATOR_PIN)])
 }

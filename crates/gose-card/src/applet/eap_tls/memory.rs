@@ -67,38 +67,63 @@ pub(super) fn read(nvm: &Nvm, offset: usize, length: usize) -> Vec<u8> {
     memory[offset..offset + length].to_vec()
 }
 
+/// Present while the memory holds what no READ may show: half a record, or a key that is still in it.
+const UNFINISHED: &str = "eap/record-unfinished";
+
 /// WRITE, then takes private keys that are whole into the key store.
 pub(super) fn write(nvm: &mut Nvm, keys: &mut Keyring, offset: usize, data: &[u8]) {
     let mut memory = load(nvm);
     memory[offset..offset + data.len()].copy_from_slice(data);
-    take_keys(nvm, keys, &mut memory);
+    for (at, length) in waiting_keys(&memory) {
+        take_key(nvm, keys, &mut memory[at..at + length]);
+    }
+    if records::parse(&memory).is_err() || !waiting_keys(&memory).is_empty() {
+        nvm.put(UNFINISHED, [1]);
+    } else if nvm.get(UNFINISHED).is_some() {
+        nvm.delete(UNFINISHED);
+    }
     store(nvm, &memory);
 }
 
-/// A PKCS#8 value that the store takes in is replaced by its slot and zeros. One that it does not take is
-/// half written or wrong: it stays, and Set-Identity refuses it.
-fn take_keys(nvm: &mut Nvm, keys: &mut Keyring, memory: &mut [u8]) {
-    let Ok((records, _)) = records::parse(memory) else {
+/// Erases what a WRITE that stopped halfway left behind: whoever comes next must not find half a key.
+pub(super) fn sweep(nvm: &mut Nvm) {
+    if nvm.get(UNFINISHED).is_none() {
         return;
+    }
+    let mut memory = load(nvm);
+    for (at, length) in waiting_keys(&memory) {
+        memory[at..at + length].fill(0);
+    }
+    let whole = records::whole_until(&memory);
+    memory[whole..MEMORY - FLAGS.len()].fill(END);
+    nvm.delete(UNFINISHED);
+    store(nvm, &memory);
+}
+
+/// Places and lengths of PKCS#8 values that are not in the key store yet.
+fn waiting_keys(memory: &[u8]) -> Vec<(usize, usize)> {
+    let Ok((records, _)) = records::parse(memory) else {
+        return Vec::new();
     };
-    let waiting: Vec<(usize, usize)> = records
+    records
         .iter()
         .flat_map(|record| &record.items)
         .filter(|item| item.kind == kind::PRIVATE_KEY && item.value.first() == Some(&DER_SEQUENCE))
         .map(|item| (item.at, item.value.len()))
-        .collect();
-    for (at, length) in waiting {
-        let Some(slot) = OWN_SLOTS
-            .into_iter()
-            .find(|slot| !keys.contains(nvm, *slot))
-        else {
-            return;
-        };
-        let value = &mut memory[at..at + length];
-        if keys.import(nvm, slot, value).is_ok() {
-            value.fill(0);
-            value[0] = slot;
-        }
+        .collect()
+}
+
+/// A value that the store takes in is replaced by its slot and zeros. One that it does not take is half
+/// written or wrong.
+fn take_key(nvm: &mut Nvm, keys: &mut Keyring, value: &mut [u8]) {
+    let free = OWN_SLOTS
+        .into_iter()
+        .find(|slot| !keys.contains(nvm, *slot));
+    if let Some(slot) = free
+        && keys.import(nvm, slot, value).is_ok()
+    {
+        value.fill(0);
+        value[0] = slot;
     }
 }
 
