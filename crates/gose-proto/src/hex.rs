@@ -15,10 +15,12 @@ pub enum HexError {
 
 /// Appends the upper-case digits of `bytes` to `out`.
 pub fn encode_into(bytes: &[u8], out: &mut Vec<u8>) {
-    out.reserve(bytes.len() * 2);
-    for byte in bytes {
-        out.push(DIGITS[usize::from(byte >> 4)]);
-        out.push(DIGITS[usize::from(byte & 15)]);
+    let start = out.len();
+    out.resize(start + 2 * bytes.len(), 0);
+    let (pairs, _) = out[start..].as_chunks_mut::<2>();
+    for ([high, low], byte) in pairs.iter_mut().zip(bytes) {
+        *high = DIGITS[usize::from(byte >> 4)];
+        *low = DIGITS[usize::from(byte & 15)];
     }
 }
 
@@ -49,15 +51,20 @@ pub fn decode(text: impl AsRef<[u8]>) -> Result<Vec<u8>, HexError> {
 /// [`HexError`] names the place of the first wrong character.
 pub fn decode_into(text: &[u8], out: &mut Vec<u8>) -> Result<(), HexError> {
     let start = out.len();
-    out.reserve(text.len() / 2);
     let (pairs, rest) = text.as_chunks::<2>();
-    for (index, [high, low]) in pairs.iter().enumerate() {
-        let (Some(h), Some(l)) = (digit(*high), digit(*low)) else {
-            out.truncate(start);
-            let second = usize::from(digit(*high).is_some());
-            return Err(HexError::NoDigit(index * 2 + second));
-        };
-        out.push(h << 4 | l);
+    out.resize(start + pairs.len(), 0);
+    let mut wrong = 0;
+    for (byte, [high, low]) in out[start..].iter_mut().zip(pairs) {
+        let (high, low) = (VALUES[usize::from(*high)], VALUES[usize::from(*low)]);
+        wrong |= high | low;
+        *byte = high << 4 | low & 15;
+    }
+    // Errors are looked for again, from the front, to name the place.
+    if wrong & NO_DIGIT != 0
+        && let Some(at) = text.iter().position(|&c| digit(c).is_none())
+    {
+        out.truncate(start);
+        return Err(HexError::NoDigit(at));
     }
     match rest {
         [] => Ok(()),
@@ -72,13 +79,24 @@ pub fn decode_into(text: &[u8], out: &mut Vec<u8>) -> Result<(), HexError> {
     }
 }
 
-fn digit(c: u8) -> Option<u8> {
-    match c {
-        b'0'..=b'9' => Some(c - b'0'),
-        b'a'..=b'f' => Some(c - b'a' + 10),
-        b'A'..=b'F' => Some(c - b'A' + 10),
-        _ => None,
+/// What no digit is worth.
+const NO_DIGIT: u8 = 0x80;
+
+/// What each character is worth.
+const VALUES: [u8; 256] = {
+    let mut values = [NO_DIGIT; 256];
+    let mut value = 0;
+    while value < 16 {
+        let upper = DIGITS[value as usize];
+        values[upper as usize] = value;
+        values[upper.to_ascii_lowercase() as usize] = value;
+        value += 1;
     }
+    values
+};
+
+fn digit(c: u8) -> Option<u8> {
+    Some(VALUES[usize::from(c)]).filter(|&value| value != NO_DIGIT)
 }
 
 #[cfg(test)]

@@ -66,7 +66,9 @@ fn carry(client: &mut Client, request: Request, size: usize) -> gose_proto::racs
                 Output::Send(bytes) => {
                     for piece in bytes.chunks(size) {
                         client.receive(piece);
-                        response = response.or(client.poll().unwrap());
+                        if let Some(whole) = client.poll().unwrap() {
+                            assert!(response.replace(whole).is_none());
+                        }
                     }
                 }
                 other => panic!("{other:?}"),
@@ -86,7 +88,7 @@ fn told(script: &Script, mut outcomes: Outcomes) -> Outcomes {
         let unexpected = outcome.as_ref().is_some_and(|outcome| !outcome.expected);
         if unexpected {
             outcome.as_mut().unwrap().body.clear();
-        } else if !script.steps[at].append && !(ended && at == last) {
+        } else if !script.steps[at].append && (at != last || !ended) {
             *outcome = None;
         }
     }

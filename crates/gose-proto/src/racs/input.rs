@@ -52,7 +52,7 @@ impl Input {
     /// The first line if it is whole: up to LF, or CR LF.
     pub(super) fn peek(&mut self, limit: usize) -> Result<Option<Peeked<'_>>, TooLong> {
         let unread = &self.bytes[self.start..];
-        let Some(at) = unread[self.scanned..].iter().position(|&b| b == b'\n') else {
+        let Some(at) = line_feed(&unread[self.scanned..]) else {
             self.scanned = unread.len();
             // One more may be the CR of a line end.
             return if unread.len() > limit + 1 {
@@ -93,6 +93,16 @@ impl Input {
     pub(super) fn discard(&mut self) {
         self.consume(usize::MAX);
     }
+}
+
+/// Where the first LF is. Pieces without one are passed over many bytes at once.
+fn line_feed(bytes: &[u8]) -> Option<usize> {
+    let mut pieces = bytes.chunks(64);
+    let piece =
+        pieces.position(|piece| piece.iter().fold(false, |found, &b| found | (b == b'\n')))?;
+    let start = piece * 64;
+    let at = bytes[start..].iter().position(|&b| b == b'\n')?;
+    Some(start + at)
 }
 
 impl Drop for Input {

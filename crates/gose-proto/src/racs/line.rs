@@ -130,7 +130,9 @@ impl<'a> Line<'a> {
     /// # Errors
     /// [`LineError`], which has a status code.
     pub fn parse(line: &'a [u8]) -> Result<Self, LineError> {
-        if !line.iter().all(|b| (0x20..0x7F).contains(b)) {
+        // Without a branch a byte: the compiler looks at many at once.
+        let printable = |ok, byte: &u8| ok & (0x20..0x7F).contains(byte);
+        if !line.iter().fold(true, printable) {
             return Err(LineError::Byte);
         }
         let text = std::str::from_utf8(line).map_err(|_| LineError::Byte)?;
