@@ -125,6 +125,14 @@ impl Evictions {
         }
     }
 
+    /// Waits until the session is to end; what else there is to give up stays for
+    /// [`Evictions::wait`].
+    pub async fn ended(&self) {
+        while !self.end.load(Ordering::Acquire) {
+            self.notify.notified().await;
+        }
+    }
+
     /// The session is to end: its certificate is no longer good.
     pub fn end(&self) {
         self.end.store(true, Ordering::Release);

@@ -11,7 +11,7 @@ use tokio::{
 use super::Stop;
 use crate::{
     config::Limits,
-    grid::{Eviction, Grid, Lease, Peer, Plane, Refusal},
+    grid::{Eviction, Evictions, Grid, Lease, Peer, Plane, Refusal},
 };
 
 /// How long an administrator waits for the holder of an element to give it up.
@@ -155,7 +155,13 @@ impl<S: AsyncBufRead + AsyncWrite + Unpin> Shell<'_, S> {
             match self.session.poll() {
                 None => return Ok(()),
                 Some(Output::Send(bytes)) => {
-                    write(&mut self.stream, bytes, self.write_timeout).await?
+                    write(
+                        &mut self.stream,
+                        bytes,
+                        self.write_timeout,
+                        &self.leases.peer.evictions,
+                    )
+                    .await?;
                 }
                 Some(Output::Close(reason)) => return Err(Ended::Closed(reason)),
                 Some(Output::Run(operation)) => {
@@ -169,7 +175,7 @@ impl<S: AsyncBufRead + AsyncWrite + Unpin> Shell<'_, S> {
     async fn run(&mut self, operation: Operation) -> Result<Completion, Ended> {
         let evictions = &self.leases.peer.evictions;
         let seid = target(&operation);
-        let mut deferred = None;
+        let mut deferred = Vec::new();
         let completion = {
             let run = self.leases.run(operation);
             tokio::pin!(run);
@@ -184,7 +190,7 @@ impl<S: AsyncBufRead + AsyncWrite + Unpin> Shell<'_, S> {
                 Some(completion) => completion,
                 None => {
                     if let Some(bytes) = self.session.flush() {
-                        write(&mut self.stream, bytes, self.write_timeout).await?;
+                        write(&mut self.stream, bytes, self.write_timeout, evictions).await?;
                     }
                     loop {
                         tokio::select! {
@@ -193,17 +199,17 @@ impl<S: AsyncBufRead + AsyncWrite + Unpin> Shell<'_, S> {
                             eviction = evictions.wait() => match eviction {
                                 Eviction::End => return Err(Ended::Revoked),
                                 Eviction::Elements(seids) if seid.is_some_and(|seid| seids.contains(&seid)) => {
-                                    deferred = Some(Eviction::Elements(seids));
+                                    deferred.push(Eviction::Elements(seids));
                                     break Completion::Failed(Failure::InUse);
                                 }
-                                other => deferred = Some(other),
+                                other => deferred.push(other),
                             },
                         }
                     }
                 }
             }
         };
-        if let Some(eviction) = deferred {
+        for eviction in deferred {
             self.leases.give_up(&eviction);
         }
         Ok(completion)
@@ -215,15 +221,20 @@ async fn write<S: AsyncWrite + Unpin>(
     stream: &mut S,
     bytes: &[u8],
     limit: Duration,
+    evictions: &Evictions,
 ) -> Result<(), Ended> {
     let written = timeout(limit, async {
         stream.write_all(bytes).await?;
         stream.flush().await
     });
-    match written.await {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(_)) => Err(Ended::Broken),
-        Err(_) => Err(Ended::NotReading),
+    tokio::select! {
+        biased;
+        written = written => match written {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(Ended::Broken),
+            Err(_) => Err(Ended::NotReading),
+        },
+        () = evictions.ended() => Err(Ended::Revoked),
     }
 }
 

@@ -271,6 +271,23 @@ mod tests {
     }
 
     #[test]
+    fn a_write_that_fails_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("SE1.image");
+        let (mut file, _) = open(&path).unwrap();
+        file.append(&delta("a", b"1")).unwrap();
+        // A file that cannot be written, nor cut.
+        let writable = std::mem::replace(&mut file.file, File::open(&path).unwrap());
+        assert!(file.append(&delta("a", b"2")).is_err());
+        file.file = writable;
+        let error = file.append(&delta("a", b"3")).unwrap_err();
+        assert!(error.to_string().contains("restart the node"), "{error}");
+        drop(file);
+        let (_, nvm) = open(&path).unwrap();
+        assert_eq!(nvm.get("a"), Some(&b"1"[..]));
+    }
+
+    #[test]
     fn a_long_log_is_replaced() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("SE1.image");
