@@ -234,6 +234,9 @@ impl Running {
     /// Stops accepting, lets running requests end within the drain time, closes.
     pub async fn stop(mut self) {
         self.stopper.stop();
+        if let Some(middleware) = &self.roles.middleware {
+            middleware.stop(Duration::from_secs(5)).await;
+        }
         while self.tasks.join_next().await.is_some() {}
     }
 

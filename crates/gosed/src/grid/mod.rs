@@ -23,7 +23,7 @@ use gose_element::{ElementError, Seid, SlotId};
 use gose_proto::racs::Failure;
 
 pub use lease::{Lease, PoweredOn, Ran};
-pub use peer::{Bound, Eviction, Evictions, Names, Peer, Sid};
+pub use peer::{Bound, Eviction, Evictions, Names, Peer, RequestName, Sid};
 pub use policy::{Plane, Policy};
 pub use slot::{Opener, Runs, Spec};
 

@@ -3,7 +3,7 @@
 use std::{
     fmt,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -32,6 +32,26 @@ pub struct Peer {
     pub names: Names,
     /// How the grid reaches the session.
     pub evictions: Arc<Evictions>,
+    /// What the request that runs is called, for the nodes that it is relayed to.
+    pub request: Arc<RequestName>,
+}
+
+/// The identifier of the request that a session runs. Sessions that relay keep it; others leave it empty.
+#[derive(Debug, Default)]
+pub struct RequestName(Mutex<Option<String>>);
+
+impl RequestName {
+    /// The request that runs from now on.
+    pub fn set(&self, name: Option<&str>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = name.map(str::to_owned);
+    }
+
+    /// The request that runs.
+    #[must_use]
+    pub fn get(&self) -> Option<String> {
+        let name = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        name.clone()
+    }
 }
 
 impl Peer {
@@ -42,6 +62,7 @@ impl Peer {
             sid,
             names,
             evictions: Arc::default(),
+            request: Arc::default(),
         }
     }
 }

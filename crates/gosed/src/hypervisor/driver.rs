@@ -46,7 +46,7 @@ pub trait Hypervisor: Send + Sync {
 
 /// Driver `process`: every guest is a process of this node.
 #[derive(Default)]
-pub struct Processes(Arc<Mutex<HashMap<VmId, oneshot::Sender<()>>>>);
+pub struct Processes(Arc<Mutex<HashMap<VmId, Option<oneshot::Sender<()>>>>>);
 
 impl Hypervisor for Processes {
     fn create(
@@ -62,7 +62,7 @@ impl Hypervisor for Processes {
         }
         let (mut guest, control) = process::start(command)?;
         let (stop, stopped) = oneshot::channel();
-        domains.insert(vm, stop);
+        domains.insert(vm, Some(stop));
         tracing::info!(%vm, process = guest.id(), "domain started");
         let all = self.0.clone();
         tokio::spawn(async move {
@@ -87,9 +87,10 @@ impl Hypervisor for Processes {
     }
 
     fn destroy(&self, vm: VmId) -> bool {
-        lock(&self.0)
-            .remove(&vm)
-            .is_some_and(|stop| stop.send(()).is_ok())
+        // It stays in the list until its process is gone.
+        let mut domains = lock(&self.0);
+        let stop = domains.get_mut(&vm).and_then(Option::take);
+        stop.is_some_and(|stop| stop.send(()).is_ok())
     }
 
     fn domains(&self) -> Vec<VmId> {

@@ -50,6 +50,9 @@ const SOCKETS: usize = 32;
 /// Time to connect to the authentication server, TLS included.
 const CONNECT: Duration = Duration::from_secs(10);
 
+/// Time that a guest may take to end.
+const ENDING: Duration = Duration::from_secs(5);
+
 /// Time after which a renewal that failed is tried again.
 const RETRY: Duration = Duration::from_secs(30);
 
@@ -257,6 +260,7 @@ impl Middleware {
         // do not wait for it.
         let _turn = lock(&self.creation);
         self.check(&start)?;
+        self.wait_until_gone(vm)?;
         let generation = self.generations.next(vm)?;
         let domain = Domain::start(self.issuer.clone(), vm, generation, unix_now())?;
         let renewal = renew(domain.clone(), self.issuer.lifetime() / 2);
@@ -271,6 +275,18 @@ impl Middleware {
         }
         tracing::info!(%vm, generation, id = %listed.id, seids = ?listed.seids, creator = ?listed.creator, "virtual machine created");
         Ok(listed)
+    }
+
+    /// An earlier start of the domain may still be ending.
+    fn wait_until_gone(&self, vm: VmId) -> Result<(), MiddlewareError> {
+        let begun = Instant::now();
+        while self.driver.domains().contains(&vm) {
+            if begun.elapsed() > ENDING {
+                return Err(MiddlewareError::Running);
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
     }
 
     fn check(&self, start: &Start) -> Result<(), MiddlewareError> {
@@ -300,6 +316,22 @@ impl Middleware {
     pub fn destroy(&self, vm: VmId) -> bool {
         let running = self.guests().remove(&vm).is_some();
         self.driver.destroy(vm) || running
+    }
+
+    /// Stops every guest and waits for their ends, at most `patience`.
+    pub async fn stop(&self, patience: Duration) {
+        let running: Vec<VmId> = self.guests().keys().copied().collect();
+        for vm in running {
+            self.driver.destroy(vm);
+        }
+        let ended = async {
+            while !self.driver.domains().is_empty() || !self.guests().is_empty() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        if timeout(patience, ended).await.is_err() {
+            tracing::warn!("guests are left behind: they did not end in time");
+        }
     }
 
     /// The guests that run.

@@ -70,6 +70,7 @@ where
         write_timeout: limits.write_timeout_s.duration(),
         start: Instant::now(),
         stop,
+        relays: mode == Mode::Gather,
     };
     let ended = shell.serve().await;
     drop(shell.leases);
@@ -86,6 +87,8 @@ struct Shell<'a, S> {
     write_timeout: Duration,
     start: Instant,
     stop: Stop,
+    /// Whether requests go on to other nodes, under the same identifier.
+    relays: bool,
 }
 
 /// What a session waits for.
@@ -173,6 +176,9 @@ impl<S: AsyncBufRead + AsyncWrite + Unpin> Shell<'_, S> {
     }
 
     async fn run(&mut self, operation: Operation) -> Result<Completion, Ended> {
+        if self.relays || !matches!(operation, Operation::Apdus { .. }) {
+            self.leases.peer.request.set(self.session.request_id());
+        }
         let evictions = &self.leases.peer.evictions;
         let seid = target(&operation);
         let mut deferred = Vec::new();
@@ -310,6 +316,8 @@ impl Leases<'_> {
             None => {
                 let plane = self.grid.plane(self.peer, seid).unwrap_or(Plane::User);
                 self.held.push(self.grid.open(self.peer, seid, plane)?);
+                let request = self.peer.request.get();
+                tracing::info!(peer = %self.peer, %seid, request, "element leased");
                 self.held.len() - 1
             }
         };

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 use gose_client::{Endpoint, RemoteElement, tls};
-use gose_element::{ElementError, SecureElement, Seid};
+use gose_element::{Atr, ElementError, Outcomes, Script, SecureElement, Seid};
+use gose_proto::apdu::Response;
 use rustls::ClientConfig;
 
-use crate::grid::Peer;
+use crate::grid::{Peer, RequestName};
 
 /// What this node shows to nodes that it calls; replaced at a reload.
 #[derive(Debug, Default)]
@@ -37,8 +38,48 @@ impl Calls {
             name: tls::server_name(host).map_err(|error| failed(error.to_string()))?,
             config,
         };
-        let mut element = RemoteElement::at(endpoint, seid);
-        element.set_request_id(Some(format!("s{}", peer.sid)));
-        Ok(Box::new(element))
+        Ok(Box::new(Relayed {
+            element: RemoteElement::at(endpoint, seid),
+            session: format!("s{}", peer.sid),
+            request: peer.request.clone(),
+        }))
+    }
+}
+
+/// An element of a remote grid whose requests carry the identifier of the request that they serve, or the
+/// session's where it has none: for the logs on both sides.
+struct Relayed {
+    element: RemoteElement,
+    session: String,
+    request: Arc<RequestName>,
+}
+
+impl Relayed {
+    fn named(&mut self) -> &mut RemoteElement {
+        let name = self.request.get().unwrap_or_else(|| self.session.clone());
+        self.element.set_request_id(Some(name));
+        &mut self.element
+    }
+}
+
+impl SecureElement for Relayed {
+    fn power_on(&mut self) -> Result<Atr, ElementError> {
+        self.named().power_on()
+    }
+
+    fn power_off(&mut self) {
+        self.named().power_off();
+    }
+
+    fn reset(&mut self, warm: bool) -> Result<Atr, ElementError> {
+        self.named().reset(warm)
+    }
+
+    fn transmit(&mut self, apdu: &[u8]) -> Result<Response, ElementError> {
+        self.named().transmit(apdu)
+    }
+
+    fn run(&mut self, script: &Script) -> Outcomes {
+        self.named().run(script)
     }
 }

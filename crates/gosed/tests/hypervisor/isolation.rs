@@ -60,7 +60,7 @@ impl Rogue {
         Self {
             control,
             attach: Arc::new(Mutex::new(attach)),
-            vm: record.vm.clone(),
+            vm: record.vm,
             _process: process,
         }
     }
@@ -240,7 +240,7 @@ fn an_old_token_is_refused() {
         .unwrap()
         .serial()
         .to_vec();
-    let middleware = world.hypervisor.roles().middleware.clone().unwrap();
+    let middleware = world.hypervisor().roles().middleware.clone().unwrap();
     for _ in 0..2 {
         let renewed = world.runtime.block_on(async {
             let (middleware, vm) = (middleware.clone(), a.vm.parse().unwrap());
@@ -272,7 +272,7 @@ fn a_token_of_an_earlier_start_is_a_roll_back() {
     let world = World::new("none");
     let uuid = "00112233-4455-6677-8899-aabbccddeeff";
     let start = || {
-        let middleware = world.hypervisor.roles().middleware.clone().unwrap();
+        let middleware = world.hypervisor().roles().middleware.clone().unwrap();
         let command = super::guest::command(&world.path("guests.sock"));
         world.runtime.block_on(async move {
             tokio::spawn(async move {
@@ -283,7 +283,9 @@ fn a_token_of_an_earlier_start_is_a_roll_back() {
                     creator: gosed::hypervisor::middleware::Creator::Operator,
                     quota: None,
                 };
-                middleware.create(start).unwrap().generation
+                tokio::task::block_in_place(|| middleware.create(start))
+                    .unwrap()
+                    .generation
             })
             .await
             .unwrap()
@@ -292,7 +294,7 @@ fn a_token_of_an_earlier_start_is_a_roll_back() {
     assert_eq!(start(), 1);
     let first = Rogue::take(&world);
     let old = first.chain();
-    let middleware = world.hypervisor.roles().middleware.clone().unwrap();
+    let middleware = world.hypervisor().roles().middleware.clone().unwrap();
     assert!(middleware.destroy(uuid.parse().unwrap()));
     // the domain's channels end with it
     assert!(first.sign(first.serial().as_bytes()).is_err());
@@ -307,7 +309,7 @@ fn nothing_of_it_counts_elsewhere() {
     let world = World::new("none");
     let a = Rogue::new(&world, "SE-A");
     // a grid node, and the hypervisor's own port: the attach endpoint signs, the form does not count
-    for node in [&world.grid, &world.hypervisor, &world.server] {
+    for node in [&world.grid, world.hypervisor(), &world.server] {
         for shown in [a.chain().certificates(), &world.hv_ca] {
             let socket = std::net::TcpStream::connect(node.address().unwrap()).unwrap();
             assert!(serves(socket, a.config(&world, shown)).is_none());

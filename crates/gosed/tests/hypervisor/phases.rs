@@ -15,7 +15,10 @@ use gose_element::{
     SecureElement,
     drive::eap_tls::{EapTls, Opening},
 };
-use gose_proto::identity::{Form, VmAuthToken};
+use gose_proto::{
+    identity::{Form, VmAuthToken},
+    racs::Request,
+};
 use gose_testkit::world::PIN;
 
 use crate::world::{World, logged};
@@ -178,4 +181,21 @@ fn only_callers_carry_conversations() {
     let end = link.read(&mut [0; 2]);
     assert!(matches!(end, Ok(0) | Err(_)), "{end:?}");
     logged(&["hv-8", "not among the authentication server's callers"]);
+}
+
+#[test]
+fn the_request_keeps_its_name_on_its_way() {
+    let world = World::new("none");
+    let played = world.create("SE-A");
+    let mut session = played.guest.open_racs().unwrap();
+    let mut request = Request::with_id("Marignan1515").unwrap();
+    request.power_on(&"SE-A".parse().unwrap()).unwrap();
+    session.ask(request).unwrap();
+    // at the hypervisor, for the guest, and at the grid, for the hypervisor
+    logged(&[
+        "element leased",
+        "spiffe://example.org/hv/hv-7/vm/",
+        "Marignan1515",
+    ]);
+    logged(&["element leased", "peer=hv-7", "Marignan1515"]);
 }

@@ -41,8 +41,21 @@ pub(crate) struct World {
     pub(crate) hv_ca: Vec<Vec<u8>>,
     pub(crate) grid: Running,
     pub(crate) server: Running,
-    pub(crate) hypervisor: Running,
+    hypervisor: Option<Running>,
     guests: UnixListener,
+}
+
+/// The hypervisor stops gently: no guest is left.
+impl Drop for World {
+    fn drop(&mut self) {
+        // Taken once, here.
+        let hypervisor = self.hypervisor.take();
+        if let Some(hypervisor) = hypervisor {
+            let middleware = hypervisor.roles().middleware.clone().unwrap();
+            self.runtime.block_on(hypervisor.stop());
+            assert!(middleware.list().is_empty());
+        }
+    }
 }
 
 /// A guest that the test plays.
@@ -124,7 +137,7 @@ impl World {
             hv_ca,
             grid,
             server,
-            hypervisor,
+            hypervisor: Some(hypervisor),
             guests,
             runtime,
         }
@@ -133,7 +146,7 @@ impl World {
     /// Asks the hypervisor's management plane as a user.
     pub(crate) fn ask(&self, user: &str, action: &Action) -> Answer {
         let leaf = self.site.user(user);
-        let mut link = self.link(&self.hypervisor, &leaf, ADMIN);
+        let mut link = self.link(self.hypervisor(), &leaf, ADMIN);
         admin::ask(&mut link, action).unwrap()
     }
 
@@ -205,7 +218,11 @@ master-key-file = "{path}/master.key"
 
 fn start(runtime: &tokio::runtime::Runtime, text: &str) -> Running {
     let config = Config::parse(text).unwrap();
-    let started = runtime.block_on(async { tokio::spawn(Node::new(config).unwrap().start()).await.unwrap() });
+    let started = runtime.block_on(async {
+        tokio::spawn(Node::new(config).unwrap().start())
+            .await
+            .unwrap()
+    });
     started.unwrap_or_else(|error| {
         panic!("{error}\n{}", String::from_utf8_lossy(&LOG.lock().unwrap()))
     })
@@ -342,6 +359,10 @@ fn hv_ca(site: &Authority, public: &[u8]) -> Vec<Vec<u8>> {
 }
 
 impl World {
+    pub(crate) fn hypervisor(&self) -> &Running {
+        self.hypervisor.as_ref().unwrap()
+    }
+
     /// The path of a file of the world.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
