@@ -335,6 +335,7 @@ pub fn check(path: &Path) -> Result<Config, StartError> {
             tls::private_key(file)?;
         }
     }
+    roles::check(&config)?;
     Ok(config)
 }
 

@@ -97,6 +97,20 @@ pub fn take_up(node: &mut Node) -> Result<Roles, RoleError> {
     })
 }
 
+/// Reads what the roles' sections name, as far as no element is needed for it.
+///
+/// # Errors
+/// [`RoleError`].
+pub fn check(config: &Config) -> Result<(), RoleError> {
+    if let Some(role) = &config.hypervisor {
+        Middleware::check_files(role)?;
+    }
+    if let Some(role) = &config.authentication_server {
+        keys::secret(&role.pin)?;
+    }
+    Ok(())
+}
+
 fn hypervisor(node: &Node) -> Result<Option<Arc<Middleware>>, MiddlewareError> {
     let Config {
         hypervisor: Some(role),

@@ -217,6 +217,25 @@ impl Middleware {
         }))
     }
 
+    /// Reads the files that the role names: certificates, generations, the PIN.
+    ///
+    /// # Errors
+    /// [`MiddlewareError`].
+    pub fn check_files(role: &config::Hypervisor) -> Result<(), MiddlewareError> {
+        let hv_ca = certificates(&role.ca_certificate_file)?;
+        hv_ca
+            .first()
+            .map_or(Ok(()), |der| TokenIssuer::check_certificate(der))?;
+        for file in &role.guest_anchor_files {
+            certificates(file)?;
+        }
+        GenerationFile::open(&role.generation_file)?;
+        if let Some(pin) = &role.ca_key.pin {
+            keys::secret(pin)?;
+        }
+        Ok(())
+    }
+
     /// The role as it is configured.
     #[must_use]
     pub fn config(&self) -> &config::Hypervisor {

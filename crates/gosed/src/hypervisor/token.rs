@@ -91,18 +91,10 @@ impl TokenIssuer {
         lifetime: Duration,
     ) -> Result<Self, IssueError> {
         let der = chain.first().ok_or(IssueError::Profile("is missing"))?;
-        let hv_ca = Certificate::parse(der)?;
-        if !hv_ca.is_ca() || hv_ca.path_len() != Some(0) {
-            return Err(IssueError::Profile("is no CA with path length 0"));
-        }
-        if hv_ca.public_key() != key.public_key() {
+        let (trust_domain, hypervisor) = names(der)?;
+        if Certificate::parse(der)?.public_key() != key.public_key() {
             return Err(IssueError::OtherKey);
         }
-        let name = hv_ca.spiffe()?;
-        let named = name.and_then(|id| Some((id.trust_domain().to_owned(), id.hypervisor()?)));
-        let (trust_domain, hypervisor) = named.ok_or(IssueError::Profile(
-            "has no URI spiffe://<trust-domain>/hv/<hv-id>",
-        ))?;
         let lifetime = i64::try_from(lifetime.as_secs()).unwrap_or(i64::MAX);
         if !(60..=MAX_LIFETIME - BACKDATE).contains(&lifetime) {
             return Err(IssueError::Lifetime);
@@ -115,6 +107,14 @@ impl TokenIssuer {
             hypervisor,
             lifetime,
         })
+    }
+
+    /// Checks that a certificate is made as an `hv-ca`'s must be.
+    ///
+    /// # Errors
+    /// [`IssueError::Certificate`], [`IssueError::Profile`].
+    pub fn check_certificate(der: &[u8]) -> Result<(), IssueError> {
+        names(der).map(drop)
     }
 
     /// The name of the `hv-ca` key: ID_HV.
@@ -252,6 +252,19 @@ impl TokenIssuer {
         token.verify(&[], &[self.anchor()], now, &Nothing, place, &AwsLc)?;
         Ok(())
     }
+}
+
+/// Trust domain and hypervisor in the certificate of an `hv-ca`.
+fn names(der: &[u8]) -> Result<(String, HypervisorId), IssueError> {
+    let hv_ca = Certificate::parse(der)?;
+    if !hv_ca.is_ca() || hv_ca.path_len() != Some(0) {
+        return Err(IssueError::Profile("is no CA with path length 0"));
+    }
+    let name = hv_ca.spiffe()?;
+    let named = name.and_then(|id| Some((id.trust_domain().to_owned(), id.hypervisor()?)));
+    named.ok_or(IssueError::Profile(
+        "has no URI spiffe://<trust-domain>/hv/<hv-id>",
+    ))
 }
 
 /// No generation is known, nothing is revoked: for a token that was made this instant.
