@@ -1,7 +1,7 @@
 //! A card in a reader as an element.
 
 use gose_element::{Atr, ElementError, SecureElement};
-use gose_proto::apdu::{Command, Response, StatusWord};
+use gose_proto::apdu::Response;
 
 use super::{
     blame, establish,
@@ -135,40 +135,4 @@ impl SecureElement for PcscElement {
             _ => self.exchange(apdu),
         }
     }
-}
-
-/// The first ten bytes of the answer to INITIALIZE UPDATE (GlobalPlatform, the key diversification data): a
-/// number of the card that SEIDs can be made of (draft-urien-core-racs-03). `issuer_domain` is the AID of the
-/// card's issuer security domain; the host challenge is zero, since no channel is opened.
-///
-/// # Errors
-/// [`ElementError::Transport`] where the card has no such application.
-pub fn diversification_data(
-    element: &mut dyn SecureElement,
-    issuer_domain: &[u8],
-) -> Result<[u8; 10], ElementError> {
-    let select = Command::new(0x00, 0xA4, 0x04, 0x00)
-        .with_data(issuer_domain)
-        .with_ne(256);
-    let update = Command::new(0x80, 0x50, 0x00, 0x00)
-        .with_data([0; 8])
-        .with_ne(256);
-    let mut body = Vec::new();
-    for command in [select, update] {
-        let apdu = command
-            .encode()
-            .map_err(|error| ElementError::Malformed(error.to_string()))?;
-        let step = gose_element::Step::new(apdu).collect(gose_element::script::GET_RESPONSE);
-        let outcome = gose_element::element::run_step(element, &step)?;
-        if outcome.sw != StatusWord::NORMAL {
-            return Err(ElementError::Transport(format!(
-                "the card answers {:?} where its serial number was asked; name the SEID in the configuration",
-                outcome.sw
-            )));
-        }
-        body = outcome.body;
-    }
-    body.first_chunk::<10>().copied().ok_or_else(|| {
-        ElementError::Transport("the answer to INITIALIZE UPDATE has under 10 bytes".into())
-    })
 }

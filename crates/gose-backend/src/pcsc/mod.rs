@@ -10,7 +10,7 @@ use gose_element::{Atr, ElementError};
 
 use self::library::{Context, Failure};
 pub use self::{
-    element::{PcscElement, diversification_data},
+    element::PcscElement,
     reader::{Selector, SelectorError},
     watch::{Event, Watcher},
 };

@@ -6,6 +6,7 @@
 mod access;
 mod authentication_server;
 mod hypervisor;
+mod key_store;
 mod limits;
 mod radius;
 mod slot;
@@ -24,9 +25,10 @@ use serde::{Deserialize, Serialize};
 pub use access::{Aid, AidRule, ByDefault, Caller, Filter, FilterRule, Name, Role, Seids, User};
 pub use authentication_server::{AuthenticationServer, Company, Reply, Service};
 pub use hypervisor::{Called, Creator, Guest, Hypervisor, Image};
+pub use key_store::KeyStore;
 pub use limits::Limits;
 pub use radius::{Overload, RadSec, Radius, RadiusClient};
-pub use slot::{Slot, SlotKind};
+pub use slot::{Reader, Slot, SlotKind};
 pub use tls::{KeyReference, KeySlot, Secret, Tls, TlsKey, TrustDomain};
 pub use value::{Seconds, Text};
 
@@ -60,6 +62,9 @@ pub struct Config {
     /// Rules for applications on every slot, after the slot's own.
     #[serde(default, rename = "aid")]
     pub aids: Vec<AidRule>,
+    /// Hardware that holds keys of software cards.
+    #[serde(default, rename = "key-store", skip_serializing_if = "Vec::is_empty")]
+    pub key_stores: Vec<KeyStore>,
     /// The slots, in the order of their numbers.
     #[serde(default, rename = "slot")]
     pub slots: Vec<Slot>,
@@ -197,6 +202,7 @@ impl Config {
         if self.tls.as_ref().is_some_and(|tls| tls.danger_tls12) {
             dangers.push("danger-tls12: clients may use TLS 1.2 (ECDHE with AEAD only)");
         }
+        dangers.extend(self.key_stores.iter().filter_map(KeyStore::danger));
         dangers
     }
 
@@ -213,6 +219,9 @@ impl Config {
                     *slot.seid
                 ));
             }
+        }
+        if let Some(fault) = self.key_store_fault() {
+            return fail(fault);
         }
         for user in &self.users {
             for seid in user.seid.iter().filter_map(Seids::named) {
@@ -249,6 +258,29 @@ impl Config {
         Ok(())
     }
 
+    fn key_store_fault(&self) -> Option<String> {
+        let mut names = HashSet::new();
+        for store in &self.key_stores {
+            if !names.insert(store.name()) {
+                return Some(format!(
+                    "[[key-store]] name = \"{}\" stands twice",
+                    store.name()
+                ));
+            }
+        }
+        let fault = self.key_stores.iter().find_map(KeyStore::fault);
+        let keys = |slot: &Slot| match &slot.kind {
+            SlotKind::Software {
+                keys: Some(keys), ..
+            } if !names.contains(keys.as_str()) => Some(format!(
+                "[[slot]] {}: no [[key-store]] has name = \"{keys}\"",
+                *slot.seid
+            )),
+            _ => None,
+        };
+        fault.or_else(|| self.slots.iter().find_map(keys))
+    }
+
     fn resolve(&mut self, base: &Path) {
         let against = |path: &mut PathBuf| *path = base.join(&*path);
         if let Some(admin) = &mut self.admin {
@@ -269,6 +301,9 @@ impl Config {
         }
         for slot in &mut self.slots {
             slot.path().into_iter().for_each(against);
+        }
+        for store in &mut self.key_stores {
+            store.path().into_iter().for_each(against);
         }
     }
 }

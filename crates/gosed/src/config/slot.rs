@@ -31,6 +31,13 @@ pub enum SlotKind {
         image: Option<PathBuf>,
         /// The card whose slowness it imitates.
         timing: Option<&'static Profile>,
+        /// The `[[key-store]]` of its keys; the image if absent.
+        keys: Option<String>,
+    },
+    /// The card in a reader of pcscd.
+    Pcsc {
+        /// Which reader.
+        reader: Reader,
     },
     /// An element of a remote grid.
     Remote {
@@ -41,6 +48,17 @@ pub enum SlotKind {
     },
 }
 
+/// How a slot names its reader; the first one in pcscd's order that fits is taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reader {
+    /// By a regular expression that occurs in its name.
+    Name(String),
+    /// By its serial number.
+    Serial(String),
+    /// By a regular expression that occurs in the ATR of the card in it, in upper case hexadecimal.
+    Atr(String),
+}
+
 impl Slot {
     pub(super) fn needs_store(&self) -> bool {
         matches!(self.kind, SlotKind::Software { .. })
@@ -49,7 +67,7 @@ impl Slot {
     pub(super) fn path(&mut self) -> Option<&mut PathBuf> {
         match &mut self.kind {
             SlotKind::Software { image, .. } => image.as_mut(),
-            SlotKind::Remote { .. } => None,
+            SlotKind::Remote { .. } | SlotKind::Pcsc { .. } => None,
         }
     }
 }
@@ -65,6 +83,14 @@ struct Written {
     #[serde(skip_serializing_if = "Option::is_none")]
     timing: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    keys: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reader: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reader_serial: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    atr: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     node: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     remote_seid: Option<Text<Seid>>,
@@ -78,6 +104,7 @@ struct Written {
 #[serde(rename_all = "kebab-case")]
 enum Kind {
     Software,
+    Pcsc,
     Remote,
 }
 
@@ -92,32 +119,34 @@ impl TryFrom<Written> for Slot {
 
 impl Slot {
     fn new(written: Written) -> Result<Self, String> {
-        let refuse = |present: bool, key: &str, kind: &str| match present {
-            true => Err(format!("{key} does not belong to kind = \"{kind}\"")),
-            false => Ok(()),
-        };
+        written.refuse_foreign_keys()?;
         let kind = match written.kind {
-            Kind::Software => {
-                refuse(written.node.is_some(), "node", "software")?;
-                refuse(written.remote_seid.is_some(), "remote-seid", "software")?;
-                SlotKind::Software {
-                    image: written.image,
-                    timing: written.timing.as_deref().map(profile).transpose()?,
-                }
-            }
-            Kind::Remote => {
-                refuse(written.image.is_some(), "image", "remote")?;
-                refuse(written.timing.is_some(), "timing", "remote")?;
-                SlotKind::Remote {
-                    node: written
-                        .node
-                        .ok_or("kind = \"remote\" needs node = \"host:port\"")?,
-                    seid: written
-                        .remote_seid
-                        .unwrap_or_else(|| written.seid.clone())
-                        .0,
-                }
-            }
+            Kind::Software => SlotKind::Software {
+                image: written.image,
+                timing: written.timing.as_deref().map(profile).transpose()?,
+                keys: written.keys,
+            },
+            Kind::Pcsc => SlotKind::Pcsc {
+                reader: match (written.reader, written.reader_serial, written.atr) {
+                    (Some(name), None, None) => Reader::Name(name),
+                    (None, Some(serial), None) => Reader::Serial(serial),
+                    (None, None, Some(atr)) => Reader::Atr(atr),
+                    _ => {
+                        return Err(
+                            "kind = \"pcsc\" needs one of reader, reader-serial, atr".into()
+                        );
+                    }
+                },
+            },
+            Kind::Remote => SlotKind::Remote {
+                node: written
+                    .node
+                    .ok_or("kind = \"remote\" needs node = \"host:port\"")?,
+                seid: written
+                    .remote_seid
+                    .unwrap_or_else(|| written.seid.clone())
+                    .0,
+            },
         };
         Ok(Self {
             seid: written.seid,
@@ -125,6 +154,32 @@ impl Slot {
             default: written.default,
             aids: written.aids,
         })
+    }
+}
+
+impl Written {
+    fn refuse_foreign_keys(&self) -> Result<(), String> {
+        let (own, name): (&[&str], _) = match self.kind {
+            Kind::Software => (&["image", "timing", "keys"], "software"),
+            Kind::Pcsc => (&["reader", "reader-serial", "atr"], "pcsc"),
+            Kind::Remote => (&["node", "remote-seid"], "remote"),
+        };
+        let present = [
+            ("image", self.image.is_some()),
+            ("timing", self.timing.is_some()),
+            ("keys", self.keys.is_some()),
+            ("reader", self.reader.is_some()),
+            ("reader-serial", self.reader_serial.is_some()),
+            ("atr", self.atr.is_some()),
+            ("node", self.node.is_some()),
+            ("remote-seid", self.remote_seid.is_some()),
+        ];
+        for (key, _) in present.into_iter().filter(|(_, present)| *present) {
+            if !own.contains(&key) {
+                return Err(format!("{key} does not belong to kind = \"{name}\""));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -140,15 +195,32 @@ impl From<Slot> for Written {
             kind: Kind::Software,
             image: None,
             timing: None,
+            keys: None,
+            reader: None,
+            reader_serial: None,
+            atr: None,
             node: None,
             remote_seid: None,
             default: slot.default,
             aids: slot.aids,
         };
         match slot.kind {
-            SlotKind::Software { image, timing } => {
+            SlotKind::Software {
+                image,
+                timing,
+                keys,
+            } => {
                 written.image = image;
+                written.keys = keys;
                 written.timing = timing.map(|profile| profile.name.to_owned());
+            }
+            SlotKind::Pcsc { reader } => {
+                written.kind = Kind::Pcsc;
+                match reader {
+                    Reader::Name(name) => written.reader = Some(name),
+                    Reader::Serial(serial) => written.reader_serial = Some(serial),
+                    Reader::Atr(atr) => written.atr = Some(atr),
+                }
             }
             SlotKind::Remote { node, seid } => {
                 written.kind = Kind::Remote;

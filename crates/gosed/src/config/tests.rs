@@ -37,6 +37,23 @@ seid = ["SE1"]
 id = "spiffe://example.org/hv/hv-7"
 seid = ["*"]
 role = "admin"
+[[key-store]]
+name = "tpm"
+kind = "tpm"
+auth-file = "tpm.auth"
+[[key-store]]
+name = "hsm"
+kind = "pkcs11"
+uri = "pkcs11:token=gose?module-path=/usr/lib/softhsm/libsofthsm2.so"
+pin-file = "hsm.pin"
+[[slot]]
+seid = "TPM1"
+kind = "software"
+keys = "tpm"
+[[slot]]
+seid = "READER1"
+kind = "pcsc"
+reader = "^Virtual PCD 00 00"
 "#;
 
 #[test]
@@ -85,7 +102,7 @@ fn errors_name_the_line_and_what_is_allowed() {
         "kind = \"software\"",
         "kind = \"card\"",
         Some(19),
-        "expected `software` or `remote`",
+        "expected one of `software`, `pcsc`, `remote`",
     );
     check(
         "kind = \"remote\"\nnode =",
@@ -134,6 +151,50 @@ fn errors_name_the_line_and_what_is_allowed() {
 
 #[test]
 fn contradictions() {
+    check(
+        "keys = \"tpm\"",
+        "keys = \"hms\"",
+        None,
+        "no [[key-store]] has name = \"hms\"",
+    );
+    check(
+        "name = \"hsm\"",
+        "name = \"tpm\"",
+        None,
+        "name = \"tpm\" stands twice",
+    );
+    check(
+        "kind = \"tpm\"",
+        "kind = \"tpm\"\ndevice = \"d\"\nswtpm = \"s\"",
+        None,
+        "not both",
+    );
+    check(
+        "?module-path=/usr/lib/softhsm/libsofthsm2.so",
+        "",
+        None,
+        "needs ?module-path=",
+    );
+    check(
+        "softhsm2.so",
+        "softhsm2.so&pin-value=1234",
+        None,
+        "no PIN in the URI",
+    );
+    check("pkcs11:token", "token", None, "begins with `pkcs11:`");
+    check(
+        "reader = ",
+        "timing = ",
+        None,
+        "timing does not belong to kind = \"pcsc\"",
+    );
+    check(
+        "reader = \"^Virtual PCD 00 00\"",
+        "",
+        None,
+        "needs one of reader, reader-serial, atr",
+    );
+    check("pin-file = ", "pin = ", None, "unknown field `pin`");
     check("seid = \"SE2\"", "seid = \"SE1\"", None, "stands twice");
     check(
         "seid = [\"SE1\"]",

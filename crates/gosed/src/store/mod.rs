@@ -2,17 +2,22 @@
 
 mod calls;
 mod file;
+mod hardware;
 mod master_key;
 mod private;
 mod software;
 
 use std::{
+    collections::HashMap,
     io,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use gose_card::image::MasterKey;
+use gose_card::{
+    image::MasterKey,
+    keystore::{KeyStore, SoftwareKeyStore},
+};
 
 pub use calls::Calls;
 pub use master_key::master_key;
@@ -34,14 +39,31 @@ pub enum StoreError {
         /// What is wrong with it.
         cause: io::Error,
     },
+    /// A reader, a TPM or an HSM cannot be what the configuration says.
+    #[error("{place}: {cause}")]
+    Hardware {
+        /// The slot or key store.
+        place: String,
+        /// What is wrong.
+        cause: String,
+    },
+}
+
+/// What slots are made of.
+struct Parts<'a> {
+    /// Directory of images and their key.
+    images: Option<(&'a Path, Arc<MasterKey>)>,
+    /// Hardware that holds keys, by name.
+    keys: HashMap<&'a str, Arc<dyn KeyStore>>,
+    calls: &'a Arc<Calls>,
 }
 
 /// The slots of a configuration. Elements are opened at their first use.
 ///
 /// # Errors
-/// [`StoreError::MasterKey`].
+/// [`StoreError`].
 pub fn specs(config: &Config, calls: &Arc<Calls>) -> Result<Vec<Spec>, StoreError> {
-    let master = match &config.store {
+    let images = match &config.store {
         None => None,
         Some(store) => {
             let key = master_key(&store.master_key_file);
@@ -52,47 +74,95 @@ pub fn specs(config: &Config, calls: &Arc<Calls>) -> Result<Vec<Spec>, StoreErro
             Some((store.directory.as_path(), Arc::new(key)))
         }
     };
-    Ok(config
-        .slots
-        .iter()
-        .filter_map(|slot| spec(slot, master.as_ref(), calls))
+    let mut keys = HashMap::new();
+    for store in &config.key_stores {
+        let made = hardware::key_store(store).map_err(|cause| StoreError::Hardware {
+            place: format!("[[key-store]] {}", store.name()),
+            cause,
+        })?;
+        keys.insert(store.name(), made);
+    }
+    let parts = Parts {
+        images,
+        keys,
+        calls,
+    };
+    let specs = config.slots.iter().map(|slot| parts.spec(slot));
+    Ok(specs
+        .collect::<Result<Vec<_>, _>>()?
+        .into_iter()
+        .flatten()
         .collect())
 }
 
-/// `None` for a software element without a store, which no configuration has that was read.
-fn spec(slot: &Slot, master: Option<&(&Path, Arc<MasterKey>)>, calls: &Arc<Calls>) -> Option<Spec> {
-    let seid = slot.seid.0;
-    match &slot.kind {
-        SlotKind::Software { image, timing } => {
-            let (directory, key) = master?;
-            let path = image
-                .clone()
-                .unwrap_or_else(|| directory.join(format!("{seid}.image")));
-            let (timing, key) = (*timing, key.clone());
-            let runs = if timing.is_some() {
-                Runs::Thread
-            } else {
-                Runs::Inline
-            };
-            let place = path.to_string_lossy().into();
-            let open: Opener = Arc::new(move |_| software::open(&path, seid, key.clone(), timing));
-            Some(Spec {
-                seid,
-                runs,
-                place,
-                open,
-            })
+impl Parts<'_> {
+    fn spec(&self, slot: &Slot) -> Result<Option<Spec>, StoreError> {
+        let seid = slot.seid.0;
+        match &slot.kind {
+            SlotKind::Software { .. } => Ok(self.software(slot)),
+            SlotKind::Pcsc { reader } => {
+                let reach = hardware::reader(reader).map_err(|cause| StoreError::Hardware {
+                    place: format!("[[slot]] {seid}"),
+                    cause,
+                })?;
+                Ok(Some(Spec {
+                    seid,
+                    runs: Runs::Thread,
+                    place: format!("{reader:?}").into(),
+                    open: Arc::new(move |_| Ok(reach())),
+                }))
+            }
+            SlotKind::Remote { node, seid: there } => {
+                let (node, there, calls) = (node.clone(), *there, self.calls.clone());
+                let place = format!("{node} {there}").into();
+                let open: Opener = Arc::new(move |peer| calls.open(&node, there, peer));
+                Ok(Some(Spec {
+                    seid,
+                    runs: Runs::ThreadEachLease,
+                    place,
+                    open,
+                }))
+            }
         }
-        SlotKind::Remote { node, seid: there } => {
-            let (node, there, calls) = (node.clone(), *there, calls.clone());
-            let place = format!("{node} {there}").into();
-            let open: Opener = Arc::new(move |peer| calls.open(&node, there, peer));
-            Some(Spec {
-                seid,
-                runs: Runs::ThreadEachLease,
-                place,
-                open,
-            })
-        }
+    }
+
+    /// `None` for a software element without a store, which no configuration has that was read.
+    fn software(&self, slot: &Slot) -> Option<Spec> {
+        let SlotKind::Software {
+            image,
+            timing,
+            keys,
+        } = &slot.kind
+        else {
+            return None;
+        };
+        let seid = slot.seid.0;
+        let (directory, key) = self.images.as_ref()?;
+        let path = image
+            .clone()
+            .unwrap_or_else(|| directory.join(format!("{seid}.image")));
+        let (timing, key) = (*timing, key.clone());
+        // Hardware may take seconds.
+        let runs = if timing.is_some() || keys.is_some() {
+            Runs::Thread
+        } else {
+            Runs::Inline
+        };
+        let place = match keys {
+            Some(keys) => format!("{} {keys}", path.display()).into(),
+            None => path.to_string_lossy().into(),
+        };
+        let keys: Arc<dyn KeyStore> = match keys {
+            Some(keys) => self.keys.get(keys.as_str())?.clone(),
+            None => Arc::new(SoftwareKeyStore),
+        };
+        let open: Opener =
+            Arc::new(move |_| software::open(&path, seid, key.clone(), timing, keys.clone()));
+        Some(Spec {
+            seid,
+            runs,
+            place,
+            open,
+        })
     }
 }

@@ -5,7 +5,7 @@ use std::{path::Path, sync::Arc};
 use gose_card::{
     Host, HostError, Hosted, factory,
     image::MasterKey,
-    keystore::SoftwareKeyStore,
+    keystore::KeyStore,
     nvm::Delta,
     timing::{Cost, Profile},
 };
@@ -29,10 +29,11 @@ pub(super) fn open(
     seid: Seid,
     master: Arc<MasterKey>,
     timing: Option<&'static Profile>,
+    keys: Arc<dyn KeyStore>,
 ) -> Result<Box<dyn SecureElement>, ElementError> {
     let (image, nvm) = crate::long_step(|| ImageFile::open(path, seid, master))
         .map_err(|error| ElementError::Storage(error.to_string()))?;
-    let card = factory::new_card(nvm, Arc::new(SoftwareKeyStore));
+    let card = factory::new_card(nvm, keys);
     Ok(Box::new(Software(Hosted::new(
         card,
         FileHost { image, timing },

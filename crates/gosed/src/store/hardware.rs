@@ -1,0 +1,133 @@
+//! Readers, TPMs and HSMs of a configuration, each where its feature is built in.
+
+use std::sync::Arc;
+
+use gose_card::keystore;
+use gose_element::SecureElement;
+
+use crate::config::{KeyStore, Reader};
+
+/// What a feature that is not built in comes to.
+#[cfg(not(all(feature = "pcsc", feature = "tpm", feature = "pkcs11")))]
+fn absent<T>(feature: &str) -> Result<T, String> {
+    Err(format!(
+        "this gosed was built without the feature {feature}"
+    ))
+}
+
+/// Makes elements of one reader's card.
+pub(super) type Reach = Arc<dyn Fn() -> Box<dyn SecureElement> + Send + Sync>;
+
+/// The card in a reader; nothing is opened yet.
+#[cfg(feature = "pcsc")]
+pub(super) fn reader(reader: &Reader) -> Result<Reach, String> {
+    use gose_backend::pcsc::{PcscElement, Selector};
+    let selector = match reader {
+        Reader::Name(pattern) => Selector::name(pattern),
+        Reader::Serial(serial) => Ok(Selector::Serial(serial.clone())),
+        Reader::Atr(pattern) => Selector::atr(pattern),
+    };
+    let selector = selector.map_err(|error| error.to_string())?;
+    Ok(Arc::new(move || {
+        Box::new(PcscElement::new(selector.clone()))
+    }))
+}
+
+#[cfg(not(feature = "pcsc"))]
+pub(super) fn reader(_: &Reader) -> Result<Reach, String> {
+    absent("pcsc")
+}
+
+/// A TPM or an HSM; nothing is opened yet.
+pub(super) fn key_store(store: &KeyStore) -> Result<Arc<dyn keystore::KeyStore>, String> {
+    match store {
+        KeyStore::Tpm { .. } => tpm(store),
+        KeyStore::Pkcs11 { .. } => pkcs11(store),
+    }
+}
+
+#[cfg(feature = "tpm")]
+fn tpm(store: &KeyStore) -> Result<Arc<dyn keystore::KeyStore>, String> {
+    use gose_backend::tpm::{Address, Settings, TpmKeyStore};
+    let KeyStore::Tpm {
+        device,
+        swtpm,
+        parent,
+        auth_file,
+        ..
+    } = store
+    else {
+        return Err("not a TPM".into());
+    };
+    let address = match (swtpm, device) {
+        (Some(swtpm), _) => Address::Swtpm(swtpm.clone()),
+        (None, Some(device)) => Address::Device(device.clone()),
+        (None, None) => Address::Device("/dev/tpmrm0".into()),
+    };
+    let mut settings = Settings::new(address);
+    settings.parent = *parent;
+    if let Some(file) = auth_file {
+        settings.auth = secret(file)?;
+    }
+    Ok(Arc::new(TpmKeyStore::new(settings)))
+}
+
+#[cfg(not(feature = "tpm"))]
+fn tpm(_: &KeyStore) -> Result<Arc<dyn keystore::KeyStore>, String> {
+    absent("tpm")
+}
+
+#[cfg(feature = "pkcs11")]
+fn pkcs11(store: &KeyStore) -> Result<Arc<dyn keystore::KeyStore>, String> {
+    use gose_backend::pkcs11::{Pkcs11KeyStore, Settings};
+    let KeyStore::Pkcs11 {
+        uri,
+        pin_file,
+        sessions,
+        danger_spend_last_try,
+        ..
+    } = store
+    else {
+        return Err("not an HSM".into());
+    };
+    let uri: gose_proto::pkcs11::Uri = uri.parse().map_err(|error| format!("{error}"))?;
+    let module = uri
+        .module_path
+        .clone()
+        .ok_or("the URI has no module-path")?;
+    let pin = match pin_file {
+        Some(file) => {
+            let bytes = secret(file)?;
+            let text = std::str::from_utf8(&bytes)
+                .map_err(|_| format!("{}: the PIN is not text", file.display()))?;
+            Some(zeroize::Zeroizing::new(text.to_owned()))
+        }
+        None => None,
+    };
+    let settings = Settings {
+        sessions: *sessions,
+        danger_spend_last_try: *danger_spend_last_try,
+        ..Settings::new(module.into(), uri, pin)
+    };
+    Ok(Arc::new(Pkcs11KeyStore::new(settings)))
+}
+
+#[cfg(not(feature = "pkcs11"))]
+fn pkcs11(_: &KeyStore) -> Result<Arc<dyn keystore::KeyStore>, String> {
+    absent("pkcs11")
+}
+
+/// A file's content without the line's end, if the file is its owner's alone.
+#[cfg(any(feature = "tpm", feature = "pkcs11"))]
+fn secret(path: &std::path::Path) -> Result<zeroize::Zeroizing<Vec<u8>>, String> {
+    let wrong = |error: std::io::Error| format!("{}: {error}", path.display());
+    super::private_file(path).map_err(wrong)?;
+    let mut bytes = zeroize::Zeroizing::new(std::fs::read(path).map_err(wrong)?);
+    while bytes
+        .last()
+        .is_some_and(|byte| matches!(byte, b'\r' | b'\n'))
+    {
+        bytes.pop();
+    }
+    Ok(bytes)
+}
