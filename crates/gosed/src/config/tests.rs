@@ -274,7 +274,7 @@ fn the_table_of_defaults_is_true() {
         );
         known += 1;
     }
-    assert_eq!(known, 13);
+    assert_eq!(known, 15);
     let (_, limits) = effective.split_once("[limits]\n").unwrap();
     for line in limits.lines().take_while(|line| !line.is_empty()) {
         let (key, _) = line.split_once(" = ").unwrap();
