@@ -98,6 +98,7 @@ impl Node {
         let specs = store::specs(&config, &calls)?;
         let timeout = config.limits.apdu_timeout_s.duration();
         let grid = Grid::new(specs, Policy::new(&config), timeout);
+        let metrics = grid.metrics().clone();
         let (stopper, stop) = Stopper::new();
         Ok(Self {
             config,
@@ -105,7 +106,7 @@ impl Node {
             handlers: Handlers::default(),
             tokens: Arc::new(NoGenerations),
             calls,
-            metrics: Arc::default(),
+            metrics,
             stopper,
             stop,
         })

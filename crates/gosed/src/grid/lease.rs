@@ -7,6 +7,8 @@ use gose_element::{Atr, ElementError, Outcome, Outcomes, Script, Seid, Step, ele
 
 use gose_proto::apdu::StatusWord;
 
+use crate::metrics::Metrics;
+
 use super::{
     Grid, Peer, Plane, Policy, Refusal,
     firewall::{Firewall, Selection, Verdict},
@@ -138,6 +140,7 @@ impl Lease {
         if let Err(refusal) = self.follow_policy() {
             return refusal.into();
         }
+        Metrics::add(&self.grid.metrics.scripts);
         match &mut self.running {
             Running::Inline(_) => self.run_inline(&script),
             Running::Thread(_) => self.run_on_thread(script).await,
@@ -261,6 +264,7 @@ impl Lease {
 
     fn check(&self, step: &Step) -> Result<Verdict, Refusal> {
         self.firewall.check(step).map_err(|reason| {
+            Metrics::add(&self.grid.metrics.firewall_denied);
             let header = step.apdu.get(..4).map(gose_proto::hex::encode);
             tracing::info!(
                 peer = %self.peer, seid = %self.seid(), header = header.as_deref().unwrap_or("-"), reason,

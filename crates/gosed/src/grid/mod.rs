@@ -27,6 +27,7 @@ pub use peer::{Bound, Eviction, Evictions, Names, Peer, RequestName, Sid};
 pub use policy::{Plane, Policy};
 pub use slot::{Opener, Runs, Spec};
 
+use crate::metrics::Metrics;
 use slot::Slot;
 
 /// The slots of a node and the policy over them.
@@ -35,6 +36,7 @@ pub struct Grid {
     policy: ArcSwap<Policy>,
     next_sid: AtomicU64,
     apdu_timeout: Duration,
+    metrics: Arc<Metrics>,
 }
 
 /// The SlotID/SEID table.
@@ -100,6 +102,7 @@ impl Grid {
             policy: ArcSwap::from_pointee(policy),
             next_sid: AtomicU64::new(1),
             apdu_timeout,
+            metrics: Arc::default(),
         };
         grid.replace_slots(specs);
         Arc::new(grid)
@@ -125,6 +128,12 @@ impl Grid {
     /// give them up at [`Lease::is_permitted`].
     pub fn replace_policy(&self, policy: Policy) {
         self.policy.store(Arc::new(policy));
+    }
+
+    /// What the node counts.
+    #[must_use]
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
     }
 
     /// A session identifier that was never used in this process.
@@ -160,7 +169,11 @@ impl Grid {
     /// [`Refusal`]; an unknown element and a forbidden one give the same.
     pub fn open(self: &Arc<Self>, peer: &Peer, seid: Seid, plane: Plane) -> Result<Lease, Refusal> {
         let (slot, policy) = self.authorise(peer, seid, plane)?;
-        let running = slot.lock(peer, self.apdu_timeout)?;
+        let running = slot.lock(peer, self.apdu_timeout).inspect_err(|refusal| {
+            if *refusal == Refusal::InUse {
+                Metrics::add(&self.metrics.in_use);
+            }
+        })?;
         Ok(Lease::new(
             self.clone(),
             peer.clone(),
@@ -200,6 +213,7 @@ impl Grid {
     ) -> Result<(Arc<Slot>, Arc<Policy>), Refusal> {
         let policy = self.policy.load_full();
         let refuse = |reason: &str| {
+            Metrics::add(&self.metrics.policy_denied);
             tracing::info!(peer = %peer, %seid, ?plane, reason, "refused");
             Err(Refusal::Unauthorised)
         };

@@ -161,6 +161,7 @@ async fn serve(stream: TlsStream<TcpStream>, from: &str, shared: Arc<Shared>, st
     {
         return;
     }
+    Metrics::add(&shared.metrics.sessions);
     tracing::info!(peer = %peer, from, "session begins");
     let handler = tls
         .alpn_protocol()

@@ -21,6 +21,7 @@ use super::{ADMIN, Connection, Handlers, Sessions, Stop, racs};
 use crate::{
     config::Limits,
     grid::{Grid, Names, Peer},
+    metrics::Metrics,
 };
 
 /// Connections at a time.
@@ -123,6 +124,7 @@ async fn connection(stream: UnixStream, shared: Arc<AdminShared>, stop: Stop) {
     };
     let peer = Peer::new(shared.grid.new_sid(), Names::Operator);
     let registered = shared.sessions.register(&peer, &[]);
+    Metrics::add(&shared.grid.metrics().sessions);
     tracing::info!(peer = %peer, "session begins");
     match (first, shared.handlers.get(ADMIN)) {
         // A length of four bytes, which is never so large that its first byte is not 00.

@@ -175,6 +175,9 @@ async fn what_policy_refuses() {
         .await;
     bob.check(&["RESET SE2", "APDU SE2 00CB3FFF055C035FC107"], "-606 002…")
         .await;
+    let counted: std::collections::HashMap<_, _> = world.node.metrics().snapshot().into();
+    assert_eq!(counted["gose_policy_denied_total"], 10);
+    assert_eq!(counted["gose_firewall_denied_total"], 4);
     // Nobody's certificate is good for TLS; it has no element.
     let mut nobody = world.connect(&world.users.user("nobody")).await;
     nobody.check(&["LIST"], "+004 001").await;
