@@ -26,7 +26,10 @@ const ARROWS: &[(&str, &[&str])] = &[
             "gose-testkit",
         ],
     ),
-    ("gose", &["gose-proto", "gose-element", "gose-client"]),
+    (
+        "gose",
+        &["gose-proto", "gose-element", "gose-client", "gose-backend"],
+    ),
     (
         "gose-bench",
         &[

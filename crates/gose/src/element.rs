@@ -1,4 +1,4 @@
-//! `gose element list|init|power|reset|apdu|info`.
+//! `gose element list|init|power|reset|apdu|info|plug`.
 
 use clap::{Args, Subcommand};
 use gose_client::RemoteElement;
@@ -23,6 +23,8 @@ pub(crate) enum Verb {
     Apdu(Apdu),
     /// Tell what an element says of itself: answer to reset and applications
     Info(Info),
+    /// Put an element into a virtual reader of pcscd, until one of the two goes away
+    Plug(crate::reader::Plug),
 }
 
 /// Flags of `list`.
@@ -90,6 +92,7 @@ impl Verb {
             Self::Reset(flags) => flags.run(output),
             Self::Apdu(flags) => flags.run(output),
             Self::Info(flags) => flags.run(output),
+            Self::Plug(flags) => flags.once(output),
         }
     }
 }

@@ -13,6 +13,7 @@ mod node;
 mod output;
 mod pki;
 mod racs;
+mod reader;
 mod secrets;
 mod terminal;
 
@@ -55,6 +56,8 @@ enum Noun {
     Pki(pki::Verb),
     /// Run a transcript of RACS lines against a node and print its answers
     Racs(racs::Args),
+    /// Keep an element in a virtual reader of pcscd, so that programs of this machine use it as a card
+    Reader(reader::Plug),
 }
 
 fn main() -> ExitCode {
@@ -74,6 +77,7 @@ fn main() -> ExitCode {
         Noun::Key(verb) => verb.run(&output),
         Noun::Pki(verb) => verb.run(&output),
         Noun::Racs(args) => args.run(&output),
+        Noun::Reader(plug) => plug.forever(&output),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
