@@ -65,6 +65,14 @@ pub(crate) struct Add {
     /// Highest version of TLS
     #[arg(long, value_name = "VERSION", default_value = "1.3")]
     max_version: Version,
+    /// Bytes of TLS in one EAP packet that this end sends
+    #[arg(long, value_name = "BYTES", default_value_t = Policy::default().fragment_size,
+          value_parser = clap::value_parser!(u16).range(100..=1398))]
+    fragment_size: u16,
+    /// As a peer, take a resumed TLS 1.3 session without the server's protected success (RFC 9190, 2.1.1),
+    /// which hostapd does not send
+    #[arg(long)]
+    accept_missing_commitment: bool,
     /// Every authentication is a full handshake
     #[arg(long)]
     no_resumption: bool,
@@ -158,6 +166,8 @@ impl Add {
                 max_version: self.max_version.number(),
                 resumption: !self.no_resumption,
                 export_key_block: !self.no_key_block,
+                fragment_size: self.fragment_size,
+                accept_missing_commitment: self.accept_missing_commitment,
                 ..Policy::default()
             },
             expected_names: self.expected_names.clone(),

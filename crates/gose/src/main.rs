@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod cert;
+mod eap;
 mod element;
 mod failure;
 mod identity;
@@ -42,6 +43,9 @@ enum Noun {
     /// Certificates of an element's keys
     #[command(subcommand)]
     Cert(cert::Verb),
+    /// Authenticate over EAP, as an element
+    #[command(subcommand)]
+    Eap(eap::Verb),
     /// List, initialise, power, reset and address elements
     #[command(subcommand)]
     Element(element::Verb),
@@ -72,6 +76,7 @@ fn main() -> ExitCode {
     let output = Output::new(cli.json);
     let outcome = match cli.noun {
         Noun::Cert(verb) => verb.run(&output),
+        Noun::Eap(verb) => verb.run(&output),
         Noun::Element(verb) => verb.run(&output),
         Noun::Identity(verb) => verb.run(&output),
         Noun::Key(verb) => verb.run(&output),

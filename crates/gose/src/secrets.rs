@@ -48,7 +48,7 @@ impl FromStr for Source {
 
 impl Source {
     /// The secret, without the end of its line.
-    fn read(&self, what: &str) -> Result<Zeroizing<String>, Failure> {
+    pub(crate) fn read(&self, what: &str) -> Result<Zeroizing<String>, Failure> {
         let wrong = |error: std::io::Error| Failure::local(format!("{what}: {error}"));
         let text = match self {
             Self::Prompt => {
@@ -107,6 +107,28 @@ pub(crate) struct OperatorFlags {
     /// Where the operator's PIN comes from: prompt, file:PATH, fd:NUMBER, env:NAME [default: prompt]
     #[arg(long, value_name = "SOURCE")]
     operator_pin_source: Option<Source>,
+}
+
+/// Who may use the identities of the EAP-TLS application.
+#[derive(Args, Clone)]
+pub(crate) struct BearerFlags {
+    /// File of secrets that `gose element init` wrote
+    #[arg(long, value_name = "FILE", env = "GOSE_SECRETS")]
+    secrets: Option<PathBuf>,
+    /// Where the bearer's PIN comes from: prompt, file:PATH, fd:NUMBER, env:NAME [default: prompt]
+    #[arg(long, value_name = "SOURCE")]
+    bearer_pin_source: Option<Source>,
+}
+
+impl BearerFlags {
+    /// The bearer's PIN of the EAP-TLS application.
+    pub(crate) fn pin(&self, seid: &str) -> Result<Zeroizing<Vec<u8>>, Failure> {
+        let source = &self.bearer_pin_source;
+        let pin = one(seid, &self.secrets, source, "bearer's PIN", |stored| {
+            &stored.bearer_pin
+        })?;
+        Ok(Zeroizing::new(pin.as_bytes().to_vec()))
+    }
 }
 
 impl PinFlags {

@@ -7,7 +7,6 @@ use clap::{Parser, Subcommand};
 use gosed::{
     config::Config,
     node::{self, Node, Running, StartError},
-    roles::{self, RoleError, Roles},
 };
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -47,7 +46,7 @@ fn main() -> ExitCode {
         .init();
     let done = match arguments.command {
         Command::Run(configuration) => run(&configuration.path()),
-        Command::Check(configuration) => check(&configuration.path()).map_err(Failure::from),
+        Command::Check(configuration) => check(&configuration.path()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -56,15 +55,6 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-/// Why the daemon does not start.
-#[derive(Debug, thiserror::Error)]
-enum Failure {
-    #[error(transparent)]
-    Start(#[from] StartError),
-    #[error(transparent)]
-    Role(#[from] RoleError),
 }
 
 fn check(path: &std::path::Path) -> Result<(), StartError> {
@@ -76,8 +66,8 @@ fn check(path: &std::path::Path) -> Result<(), StartError> {
     Ok(())
 }
 
-fn run(path: &std::path::Path) -> Result<(), Failure> {
-    let config = Config::read(path).map_err(StartError::from)?;
+fn run(path: &std::path::Path) -> Result<(), StartError> {
+    let config = Config::read(path)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -86,14 +76,12 @@ fn run(path: &std::path::Path) -> Result<(), Failure> {
             cause,
         })?;
     let done = runtime.block_on(async {
-        let mut node = Node::new(config)?;
-        let roles = roles::take_up(&mut node)?;
-        let running = node.start().await?;
+        let running = Node::new(config)?.start().await?;
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
         if let Some(address) = running.address() {
             tracing::info!(%address, "listening");
         }
-        until_told(&running, &roles, path).await;
+        until_told(&running, path).await;
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
         running.stop().await;
         Ok(())
@@ -104,7 +92,7 @@ fn run(path: &std::path::Path) -> Result<(), Failure> {
 }
 
 /// Follows signals until one says to stop.
-async fn until_told(running: &Running, roles: &Roles, path: &std::path::Path) {
+async fn until_told(running: &Running, path: &std::path::Path) {
     let (Ok(mut hangup), Ok(mut terminate), Ok(mut interrupt)) = (
         signal(SignalKind::hangup()),
         signal(SignalKind::terminate()),
@@ -118,17 +106,10 @@ async fn until_told(running: &Running, roles: &Roles, path: &std::path::Path) {
             _ = terminate.recv() => return,
             _ = interrupt.recv() => return,
             _ = hangup.recv() => {
-                let reloaded = tokio::task::block_in_place(|| reload(running, roles, path));
-                if let Err(error) = reloaded {
+                if let Err(error) = tokio::task::block_in_place(|| running.reload_file(path)) {
                     tracing::error!(%error, "the configuration was not reloaded; everything stays as it was");
                 }
             }
         }
     }
-}
-
-fn reload(running: &Running, roles: &Roles, path: &std::path::Path) -> Result<(), Failure> {
-    let config = Config::read(path).map_err(StartError::from)?;
-    running.reload(&config)?;
-    Ok(roles.reload(&config)?)
 }

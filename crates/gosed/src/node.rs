@@ -210,6 +210,7 @@ impl Running {
     pub fn reload(&self, config: &Config) -> Result<(), StartError> {
         let specs = store::specs(config, &self.calls)?;
         let tls = self.load_tls(config)?;
+        self.roles.reload(config)?;
         if let (Some(shared), Some(tls)) = (&self.shared, tls) {
             shared.tls.store(Arc::new(tls));
         }
