@@ -7,7 +7,7 @@ use crate::stage::{cargo, need, output, root, succeed};
 type Proof = Result<String, String>;
 
 /// The stages of `cargo xtask interop`.
-pub(crate) const NAMES: [&str; 3] = ["vpcd", "swtpm", "softhsm"];
+pub(crate) const NAMES: [&str; 4] = ["vpcd", "swtpm", "softhsm", "opensc"];
 
 /// What a row of the element contract's table has and no other line.
 const ROW: &str = "  select ";
@@ -35,6 +35,22 @@ pub(crate) fn softhsm() -> Proof {
     need("pkcs11-tool", "opensc")?;
     build("pkcs11", "pkcs11")?;
     judge("softhsm")
+}
+
+pub(crate) fn opensc() -> Proof {
+    vpcd_needs()?;
+    need("opensc-tool", "opensc")?;
+    need("yubico-piv-tool", "yubico-piv-tool")?;
+    need("openssl", "openssl")?;
+    succeed(cargo().args([
+        "build",
+        "--quiet",
+        "--package",
+        "gosed",
+        "--package",
+        "gose",
+    ]))?;
+    judge("opensc")
 }
 
 fn vpcd_needs() -> Result<(), String> {

@@ -60,6 +60,11 @@ const TEST: &[Stage] = &[
         interop::vpcd,
     ),
     Stage::new(
+        "opensc",
+        "stock OpenSC uses a node's elements through gose reader: lists, signs, decrypts, agrees",
+        interop::opensc,
+    ),
+    Stage::new(
         "swtpm",
         "keys in a TPM keep the contract; tpm2-tools and openssl agree",
         interop::swtpm,

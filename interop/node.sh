@@ -1,0 +1,49 @@
+# Sourced after begin.sh by judges of a whole node: gosed and gose, built by the stage.
+PATH="$(cd "$folder/../.." && pwd)/target/debug:$PATH"
+export GOSE_SECRETS=
+mkdir "$work/node" "$work/readers"
+head -c 32 /dev/urandom | od -An -tx1 -v | tr -d ' \n' >"$work/node/master.key"
+chmod 600 "$work/node/master.key"
+socket="$work/node/admin.sock"
+
+# node FILE: starts gosed on a configuration; [admin] and [store] are added.
+node() {
+    {
+        printf 'version = 1\n[admin]\nsocket = "%s"\n' "$socket"
+        printf '[store]\ndirectory = "%s"\nmaster-key-file = "%s/master.key"\n' "$work/node" "$work/node"
+        cat "$1"
+    } >"$work/node/gosed.toml"
+    daemon gosed run --config "$work/node/gosed.toml"
+    until_ready test -S "$socket"
+}
+
+# readers: starts pcscd with two virtual readers.
+readers() {
+    cat >"$work/readers/vpcd" <<EOF
+FRIENDLYNAME "Virtual PCD"
+DEVICENAME /dev/null:0x8C7B
+LIBPATH /usr/lib/pcsc/drivers/serial/libifdvpcd.so
+CHANNELID 0x8C7B
+EOF
+    daemon pcscd -f -c "$work/readers"
+    until_ready sh -c 'ss -ltn | grep -q :35963'
+}
+
+# equip SEID ALGORITHM SLOT …: initialises an element, makes keys and certificates in these slots.
+equip() {
+    seid=$1 algorithm=$2; shift 2
+    gose element init "$seid" --socket "$socket" --secrets-file "$work/$seid.secrets" >/dev/null
+    for slot; do
+        public="$work/$seid.$slot.pem" certificate="$work/$seid.$slot.crt"
+        gose key generate "$seid" "$slot" --alg "$algorithm" --out "$public" \
+            --socket "$socket" --secrets "$work/$seid.secrets" >/dev/null
+        [ -f "$work/ca.key" ] || openssl ecparam -genkey -name prime256v1 -noout -out "$work/ca.key"
+        openssl x509 -new -force_pubkey "$public" -subj "/CN=$seid $slot" -days 30 \
+            -signkey "$work/ca.key" -out "$certificate" 2>/dev/null
+        gose cert import "$seid" "$slot" "$certificate" --socket "$socket" \
+            --secrets "$work/$seid.secrets" >/dev/null
+    done
+}
+
+# pin SEID: the PIN that initialisation made.
+pin() { sed -n 's/^piv-pin = "\(.*\)"$/\1/p' "$work/$1.secrets"; }
