@@ -202,3 +202,6 @@ fn new_secret() -> Result<JoinSecret, IssueError> {
         .map_err(|_| IssueError::Build("no random numbers".to_owned()))?;
     Ok(JoinSecret::new(*bytes))
 }
+
+#[cfg(test)]
+mod tests;
