@@ -194,9 +194,15 @@ fn write_whole(
     Ok((image, file))
 }
 
+/// A process that this one is just starting holds its files up to its exec: that is waited for.
 fn lock(file: &File, path: &Path) -> Result<(), FileError> {
-    flock(file, FlockOperation::NonBlockingLockExclusive)
-        .map_err(|_| FileError::InUse(path.to_owned()))
+    for _ in 0..20 {
+        if flock(file, FlockOperation::NonBlockingLockExclusive).is_ok() {
+            return Ok(());
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    Err(FileError::InUse(path.to_owned()))
 }
 
 fn random<const N: usize>() -> io::Result<[u8; N]> {

@@ -224,7 +224,8 @@ fn start(runtime: &tokio::runtime::Runtime, text: &str) -> Running {
             .unwrap()
     });
     started.unwrap_or_else(|error| {
-        panic!("{error}\n{}", String::from_utf8_lossy(&LOG.lock().unwrap()))
+        let log = String::from_utf8_lossy(&LOG.lock().unwrap()).into_owned();
+        panic!("{error}\n{log}")
     })
 }
 
