@@ -3,6 +3,7 @@
 
 pub mod auth;
 pub mod config;
+pub mod demo;
 pub mod grid;
 pub mod hypervisor;
 pub mod keys;

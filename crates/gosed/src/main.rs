@@ -6,6 +6,7 @@ use std::{path::PathBuf, process::ExitCode, time::Duration};
 use clap::{Parser, Subcommand};
 use gosed::{
     config::Config,
+    demo::{Demo, DemoGuest},
     node::{self, Node, Running, StartError},
 };
 use tokio::signal::unix::{SignalKind, signal};
@@ -24,6 +25,12 @@ enum Command {
     Run(Configuration),
     /// Validates a configuration and everything it names, and prints it with all defaults.
     Check(Configuration),
+    /// Plays the paper's experiment: a grid node, a hypervisor node, an authentication server and two guests as
+    /// processes of their own.
+    Demo(Demo),
+    /// A guest of the demo.
+    #[command(hide = true)]
+    DemoGuest(DemoGuest),
 }
 
 #[derive(clap::Args)]
@@ -45,6 +52,8 @@ fn main() -> ExitCode {
         .with_writer(std::io::stderr)
         .init();
     let done = match arguments.command {
+        Command::Demo(demo) => return demo.run(),
+        Command::DemoGuest(guest) => return guest.run(),
         Command::Run(configuration) => run(&configuration.path()),
         Command::Check(configuration) => check(&configuration.path()),
     };

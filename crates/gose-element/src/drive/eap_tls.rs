@@ -122,13 +122,18 @@ impl<'e, E: SecureElement + ?Sized> EapTls<'e, E> {
     pub fn open(element: &'e mut E, opening: &Opening<'_>) -> Result<Self, Error> {
         let outcomes = element.run(&scripts::open(opening));
         scripts::complete(&outcomes, "opening EAP-TLS", 4)?;
-        Ok(Self {
+        Ok(Self::on(element))
+    }
+
+    /// The application on an element where it was opened before, and nothing else was selected since.
+    pub fn on(element: &'e mut E) -> Self {
+        Self {
             element,
             arriving: Vec::new(),
             leaving: Vec::new(),
             last: None,
             identifier: 0x14,
-        })
+        }
     }
 
     /// Back to the state before the first packet, same identity and PIN.
@@ -279,6 +284,14 @@ impl<'e, E: SecureElement + ?Sized> EapTls<'e, E> {
     pub fn exported(&mut self, index: u8) -> Result<Vec<u8>, Error> {
         let outcomes = self.element.run(&Script::from(scripts::exported(index)));
         scripts::last(&outcomes, "Get-Exported-Parameter").map(|o| o.body.clone())
+    }
+
+    /// Whether the handshake resumed an earlier session.
+    ///
+    /// # Errors
+    /// As [`EapTls::exported`].
+    pub fn is_resumed(&mut self) -> Result<bool, Error> {
+        Ok(self.exported(0x85)? == [1])
     }
 
     /// The peer's certificate that the element verified: DER.

@@ -84,8 +84,9 @@ impl EapChannel {
             );
             return;
         }
+        let names = connection.peer.names.to_string();
         let stream = &mut connection.stream;
-        let (identity, answered) = match self.authenticate(stream).await {
+        let (identity, answered) = match self.authenticate(stream, &names).await {
             Ok(authenticated) => authenticated,
             Err(reason) => {
                 tracing::info!(caller, %reason, verdict = "failure", "EAP conversation");
@@ -114,6 +115,7 @@ impl EapChannel {
     async fn authenticate(
         &self,
         stream: &mut BoxedStream,
+        caller: &str,
     ) -> Result<(String, (Conversation, Box<Success>)), Broken> {
         send(
             stream,
@@ -122,7 +124,7 @@ impl EapChannel {
         .await?;
         let mut response = receive(stream).await?.ok_or(Broken::Closed)?;
         let identity = identity(&response)?;
-        let mut conversation = match self.pool.conversation(&identity) {
+        let mut conversation = match self.pool.conversation(&identity, caller) {
             Ok(conversation) => conversation,
             Err(error) => {
                 send(stream, &Packet::failure(FIRST).encode()).await?;

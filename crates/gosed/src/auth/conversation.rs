@@ -22,7 +22,7 @@ use zeroize::Zeroizing;
 
 use super::{
     EapConversation, Facts, Hello, Pending, Success, Turn,
-    pool::{Claim, Members},
+    pool::{Acquaintance, Claim, Members},
 };
 use crate::grid::Ran;
 
@@ -32,6 +32,7 @@ const MAX_FRAGMENTS: usize = 700;
 /// A conversation.
 pub struct Conversation {
     members: Arc<Members>,
+    acquaintance: Acquaintance,
     phase: Phase,
     /// Identifier of the request that is open.
     identifier: u8,
@@ -90,9 +91,10 @@ impl EapConversation for Conversation {
 }
 
 impl Conversation {
-    pub(super) fn new(members: Arc<Members>) -> Self {
+    pub(super) fn new(members: Arc<Members>, acquaintance: Acquaintance) -> Self {
         Self {
             members,
+            acquaintance,
             phase: Phase::Idle,
             identifier: 0,
             arriving: Vec::new(),
@@ -206,7 +208,7 @@ impl Conversation {
     }
 
     async fn claim(&mut self) -> bool {
-        let Some((seid, claim)) = self.members.claim().await else {
+        let Some((seid, claim)) = self.members.claim(self.acquaintance).await else {
             return false;
         };
         let members = self.members.clone();

@@ -1,6 +1,8 @@
 //! The elements of an identity: which one gets the next conversation, which one rests.
 
 use std::{
+    collections::{HashMap, hash_map::DefaultHasher},
+    hash::{Hash, Hasher},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -12,6 +14,7 @@ use gose_element::{
     Seid,
     drive::eap_tls::{Opening, scripts},
 };
+use gose_proto::radius::request::Station;
 use tokio::sync::Notify;
 
 use super::{Authenticators, Begin, Conversation, EapConversation, Identity, NoRealm, realm};
@@ -54,6 +57,8 @@ pub(super) struct Members {
     elements: Mutex<Vec<Element>>,
     freed: Notify,
     waits: AtomicU64,
+    /// Which element a peer had last.
+    acquainted: Mutex<Acquainted>,
 }
 
 struct Element {
@@ -135,24 +140,28 @@ impl Pool {
         self.identities.iter().flat_map(of).collect()
     }
 
-    /// Begins a conversation.
+    /// Begins a conversation. `peer` is what is known of who is at the other end, in whatever words: it gets the
+    /// element that it had last, if that is free, since that one remembers its TLS session.
     ///
     /// # Errors
     /// [`NoRealm`].
-    pub fn conversation(&self, identity: &str) -> Result<Conversation, NoRealm> {
+    pub fn conversation(&self, identity: &str, peer: &str) -> Result<Conversation, NoRealm> {
         let members = Identity::choose(
             &self.identities,
             |members| &members.identity,
             &realm(identity),
         )
         .ok_or(NoRealm)?;
-        Ok(Conversation::new(members.clone()))
+        let acquaintance = Acquaintance::of(identity, peer);
+        Ok(Conversation::new(members.clone(), acquaintance))
     }
 }
 
 impl Authenticators for Pool {
     fn begin(&self, begin: &Begin) -> Result<Box<dyn EapConversation>, NoRealm> {
-        Ok(Box::new(self.conversation(&begin.identity)?))
+        let Station { calling, nas, .. } = &begin.station;
+        let peer = format!("{} {nas} {calling}", begin.client);
+        Ok(Box::new(self.conversation(&begin.identity, &peer)?))
     }
 }
 
@@ -174,6 +183,7 @@ impl Members {
             tuning: tuning.clone(),
             freed: Notify::new(),
             waits: AtomicU64::new(0),
+            acquainted: Mutex::default(),
         })
     }
 
@@ -194,13 +204,13 @@ impl Members {
     }
 
     /// An element for a conversation, waiting at most the pool's patience.
-    pub(super) async fn claim(&self) -> Option<(Seid, Arc<Claim>)> {
+    pub(super) async fn claim(&self, peer: Acquaintance) -> Option<(Seid, Arc<Claim>)> {
         let deadline = tokio::time::Instant::now() + self.tuning.patience;
         loop {
             let freed = self.freed.notified();
             tokio::pin!(freed);
             freed.as_mut().enable();
-            if let Some(claimed) = self.try_claim() {
+            if let Some(claimed) = self.try_claim(peer) {
                 return Some(claimed);
             }
             self.waits.fetch_add(1, Ordering::Relaxed);
@@ -208,16 +218,28 @@ impl Members {
             let look_again = tokio::time::Instant::now() + Duration::from_millis(100);
             let until = deadline.min(look_again);
             if tokio::time::timeout_at(until, freed).await.is_err() && until == deadline {
-                return self.try_claim();
+                return self.try_claim(peer);
             }
         }
     }
 
-    fn try_claim(&self) -> Option<(Seid, Arc<Claim>)> {
+    fn try_claim(&self, peer: Acquaintance) -> Option<(Seid, Arc<Claim>)> {
+        let mut acquainted = self
+            .acquainted
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let mut elements = self.elements();
-        let free: Vec<usize> = by_cost(&elements);
+        let mut free: Vec<usize> = by_cost(&elements);
+        if let Some(known) = acquainted.element(peer)
+            && let Some(at) = free
+                .iter()
+                .position(|&at| elements[at].seid == known && elements[at].failures == 0)
+        {
+            free[..=at].rotate_right(1);
+        }
         for at in free {
             if let Some(claimed) = self.take(&mut elements[at]) {
+                acquainted.met(peer, claimed.0);
                 return Some(claimed);
             }
         }
@@ -375,6 +397,45 @@ fn by_cost(elements: &[Element]) -> Vec<usize> {
         )
     });
     free
+}
+
+/// A peer as the pool remembers it: a digest of what is known of it before TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Acquaintance(u64);
+
+impl Acquaintance {
+    fn of(identity: &str, peer: &str) -> Self {
+        let mut hasher = DefaultHasher::new();
+        (identity, peer).hash(&mut hasher);
+        Self(hasher.finish())
+    }
+}
+
+/// Peers and the element that each had last. It is a hint for resumption, so that forgetting costs a full handshake
+/// and nothing else: when it is full, the older half of what it knows is gone.
+#[derive(Default)]
+struct Acquainted {
+    newer: HashMap<Acquaintance, Seid>,
+    older: HashMap<Acquaintance, Seid>,
+}
+
+/// Peers in one half of [`Acquainted`].
+const ACQUAINTED: usize = 4096;
+
+impl Acquainted {
+    fn element(&self, peer: Acquaintance) -> Option<Seid> {
+        self.newer
+            .get(&peer)
+            .or_else(|| self.older.get(&peer))
+            .copied()
+    }
+
+    fn met(&mut self, peer: Acquaintance, seid: Seid) {
+        if self.newer.len() >= ACQUAINTED {
+            self.older = std::mem::take(&mut self.newer);
+        }
+        self.newer.insert(peer, seid);
+    }
 }
 
 impl Claim {

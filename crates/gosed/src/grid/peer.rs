@@ -100,16 +100,22 @@ impl Names {
     }
 }
 
+impl fmt::Display for Names {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Operator => f.write_str("operator"),
+            Self::Certified(names) => match names.first() {
+                Some(name) => name.fmt(f),
+                None => f.write_str("(no name that counts)"),
+            },
+            Self::Guest(bound) => bound.name.fmt(f),
+        }
+    }
+}
+
 impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.names {
-            Names::Operator => write!(f, "operator#{}", self.sid),
-            Names::Certified(names) => match names.first() {
-                Some(name) => write!(f, "{name}#{}", self.sid),
-                None => write!(f, "(no name that counts)#{}", self.sid),
-            },
-            Names::Guest(bound) => write!(f, "{}#{}", bound.name, self.sid),
-        }
+        write!(f, "{}#{}", self.names, self.sid)
     }
 }
 

@@ -46,7 +46,12 @@ impl Worker {
             .name(format!("slot-{}", slot.id().0))
             .spawn({
                 let (slot, progress) = (slot.clone(), progress.clone());
-                move || work(&slot, kept, &peer, &inbox, progress)
+                // The key that a call to another node needs may sit in an element of this one.
+                let runtime = tokio::runtime::Handle::try_current().ok();
+                move || {
+                    let _entered = runtime.as_ref().map(tokio::runtime::Handle::enter);
+                    work(&slot, kept, &peer, &inbox, progress);
+                }
             });
         match spawned {
             Ok(_) => Ok(Self {

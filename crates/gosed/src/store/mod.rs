@@ -9,7 +9,9 @@ mod software;
 
 use std::{
     collections::HashMap,
+    fs::DirBuilder,
     io,
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -31,6 +33,14 @@ use crate::{
 /// Why the elements of a configuration are not there.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
+    /// The directory of the images cannot be made.
+    #[error("[store] directory {path}: {cause}; make it, owned by the daemon's user, mode 0700")]
+    Directory {
+        /// Its path.
+        path: PathBuf,
+        /// What the system says.
+        cause: io::Error,
+    },
     /// The master key cannot be used.
     #[error("master-key-file {path}: {cause}")]
     MasterKey {
@@ -71,6 +81,7 @@ pub fn specs(config: &Config, calls: &Arc<Calls>) -> Result<Vec<Spec>, StoreErro
                 path: store.master_key_file.clone(),
                 cause,
             })?;
+            make_directory(&store.directory)?;
             Some((store.directory.as_path(), Arc::new(key)))
         }
     };
@@ -93,6 +104,15 @@ pub fn specs(config: &Config, calls: &Arc<Calls>) -> Result<Vec<Spec>, StoreErro
         .into_iter()
         .flatten()
         .collect())
+}
+
+/// Images lie where nobody else reads; the first start makes the place.
+fn make_directory(path: &Path) -> Result<(), StoreError> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.map_err(|cause| StoreError::Directory {
+        path: path.to_owned(),
+        cause,
+    })
 }
 
 impl Parts<'_> {

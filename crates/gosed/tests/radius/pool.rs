@@ -35,7 +35,7 @@ fn elements(
 /// A conversation up to the server's first flight: it has an element, and the peer falls silent.
 async fn half_open(world: &World, authority: &Authority) -> Conversation {
     let mut peer = Peer::new(authority, Algorithm::P256, |_, _| {});
-    let mut conversation = world.pool.conversation("@gose.test").unwrap();
+    let mut conversation = world.pool.conversation("@gose.test", "").unwrap();
     let mut eap = EapTls::open(&mut peer.0, &Opening::new(PIN, "peer")).unwrap();
     let mut request = Packet::request(0, Type::IDENTITY, &[]).encode();
     for _ in 0..2 {

@@ -11,7 +11,7 @@ use x509_parser::{
 
 use super::{VERSION, conversation::Conversation, identity::Identity};
 
-/// A parameter of a finished authentication (draft-urien-eap-smartcard-25, 9.16; 80 to 84 are GoSE's).
+/// A parameter of a finished authentication (draft-urien-eap-smartcard-25, 9.16; 80 to 85 are GoSE's).
 ///
 /// # Errors
 /// `6985` before success, `6A88` for what is not available or may not leave.
@@ -39,6 +39,7 @@ pub(super) fn parameter(conversation: &mut Conversation, index: u8) -> Result<Ve
         0x81 if identity.policy.export_key_block => session.export_key_block().map(|b| b.to_vec()),
         0x82 => session.sequence().map(Vec::from).ok_or(ABSENT),
         0x84 => session.peer_certificate().map(<[u8]>::to_vec).ok_or(ABSENT),
+        0x85 => Ok(vec![u8::from(session.is_resumed())]),
         // EAP-TLS has no key lifetime (5) and no channel bindings (6); the master secret (83) stays.
         _ => Err(ABSENT),
     }

@@ -23,6 +23,7 @@ pub(super) struct Session {
     method_id: Vec<u8>,
     version: u16,
     suite: u16,
+    resumed: bool,
     peer_chain: Vec<CertificateDer<'static>>,
     /// Numbers of the next records, client's and server's, once the session has left.
     sequence: Option<[u8; 16]>,
@@ -60,6 +61,7 @@ impl Session {
             method_id: method_id.ok_or_else(refused)?,
             version,
             suite,
+            resumed: engine.is_resumed(),
             peer_chain: engine.peer_chain().to_vec(),
             engine: Some(engine),
             sequence: None,
@@ -73,6 +75,11 @@ impl Session {
 
     pub(super) fn is_tls13(&self) -> bool {
         self.version == 0x0304
+    }
+
+    /// Whether the handshake resumed an earlier session.
+    pub(super) fn is_resumed(&self) -> bool {
+        self.resumed
     }
 
     /// MSK ‖ EMSK.

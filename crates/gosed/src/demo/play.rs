@@ -1,0 +1,473 @@
+//! The phases, in order, and what came of them.
+
+use std::{
+    os::unix::net::UnixListener,
+    time::{Duration, Instant},
+};
+
+use gose_client::{
+    Endpoint,
+    admin::{self, Action, Answer, Vm, VmCreate},
+    tls::{self, Identity},
+};
+use gose_element::drive::piv::Slot;
+use gose_proto::{hex, identity::Certificate};
+use rustls_pki_types::CertificateDer;
+
+use super::{
+    Failure,
+    control::{Attack, Figures, Line, Order, Reply},
+    report::{Attempt, Paper, Report, Row, median},
+    site::{CONTROL, GUESTS, HOST, Site, User},
+};
+
+/// How long a guest may take to come up.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// MiB of phase 3 on the host.
+const HOST_MIB: usize = 64;
+/// Bytes of phase 3 in the element.
+const ELEMENT_BYTES: usize = 1_000_000;
+/// Parts of the paper's figures that it does not explain (Java), seconds: full, resumed.
+const REST: [f64; 2] = [0.68, 0.35];
+
+/// A guest that runs.
+struct Running {
+    vm: Vm,
+    line: Line,
+}
+
+/// The play.
+pub(super) struct Play<'a> {
+    site: Site,
+    listener: UnixListener,
+    report: Report,
+    rounds: usize,
+    step: &'a mut dyn FnMut(&str),
+}
+
+impl<'a> Play<'a> {
+    pub(super) fn new(
+        site: Site,
+        rounds: usize,
+        step: &'a mut dyn FnMut(&str),
+    ) -> Result<Self, Failure> {
+        let listener = UnixListener::bind(site.folder.join(CONTROL))?;
+        Ok(Self {
+            site,
+            listener,
+            report: Report::default(),
+            rounds,
+            step,
+        })
+    }
+
+    /// Everything; the site is handed back as it runs.
+    pub(super) fn run(mut self, slow: bool) -> Result<(Report, Site), Failure> {
+        (self.step)("phase 0: a user's element authorises two guests, another user is refused");
+        let [mut a, mut b] = self.authorise()?;
+        (self.step)("phase 1: the guests attach with their tokens");
+        self.attach(&mut a, &mut b)?;
+        (self.step)("phase 2: EAP-TLS between elements of two processes");
+        self.authenticate(&mut a)?;
+        (self.step)("phase 3: 64 MiB on the host, 1 MB in the element");
+        self.transfer(&mut a, &mut b)?;
+        (self.step)("isolation: what a guest must not get");
+        let b = self.isolation(&mut a, b)?;
+        if slow {
+            (self.step)("profile paper-2014: cards that take their time");
+            self.site = self.site.slow_authentication()?;
+            Self::paper(&mut self.report, &mut a)?;
+        }
+        for mut guest in [a, b] {
+            guest.line.send(&Order::Quit)?;
+        }
+        Ok((self.report, self.site))
+    }
+
+    /// Phase 0.
+    fn authorise(&mut self) -> Result<[Running; 2], Failure> {
+        let mut times = Vec::new();
+        let mut guests = Vec::new();
+        for spec in &GUESTS {
+            let create = create(spec.name, spec.seids);
+            let start = Instant::now();
+            let answer = ask_as(&self.site, &self.site.users[0], &create)?;
+            let Answer::Created(vm) = answer else {
+                return Err(format!("alice may not create {}: {answer:?}", spec.name).into());
+            };
+            times.push(start.elapsed().as_secs_f64() * 1000.0);
+            guests.push(self.meet(vm)?);
+        }
+        let mark = self.site.hypervisor.log().len();
+        let answer = ask_as(
+            &self.site,
+            &self.site.users[1],
+            &create("guest-a", &["SE-A"]),
+        )?;
+        self.note_attempt(
+            "a user without the right (mallory) creates a guest",
+            mark,
+            match answer {
+                Answer::Refused { reason, text } => Ok(format!("{reason:?}: {text}")),
+                other => Err(format!("{other:?}")),
+            },
+        );
+        self.report.phase0_ms = median(&mut times.clone());
+        self.row(
+            "0 authorise a guest (user's element, TLS)",
+            times,
+            Figures::default(),
+            0,
+            "",
+        );
+        let mut guests = guests.into_iter();
+        match (guests.next(), guests.next()) {
+            (Some(a), Some(b)) => Ok([a, b]),
+            _ => Err("two guests were to be created".into()),
+        }
+    }
+
+    /// Waits for the guest that was created to come up.
+    fn meet(&self, vm: Vm) -> Result<Running, Failure> {
+        let (_, line) = Line::accept(&self.listener, PATIENCE)?;
+        Ok(Running { vm, line })
+    }
+
+    /// Phase 1.
+    fn attach(&mut self, a: &mut Running, b: &mut Running) -> Result<(), Failure> {
+        let mut times = Vec::new();
+        for _ in 0..self.rounds {
+            times.push(a.line.done(&Order::Attach)?.ms);
+            times.push(b.line.done(&Order::Attach)?.ms);
+        }
+        self.report.phase1_ms = median(&mut times.clone());
+        self.row(
+            "1 attach (TLS 1.3, token, hv-ca signs)",
+            times,
+            Figures::default(),
+            1,
+            "",
+        );
+        Ok(())
+    }
+
+    /// Phase 2: each version, full and resumed, each often enough for a median.
+    fn authenticate(&mut self, a: &mut Running) -> Result<(), Failure> {
+        for (identity, version) in [("tls13", "TLS 1.3"), ("tls12", "TLS 1.2")] {
+            let full = self.times(a, &format!("{identity}-full"), false)?;
+            // The first one fills the element's session cache.
+            let first = a.line.done(&authenticate("SE-A", identity, true))?;
+            if first.resumed {
+                return Err("the first session of an identity is a full one".into());
+            }
+            let resumed = self.times(a, identity, true)?;
+            let (full_ms, resumed_ms) = (median(&mut times(&full)), median(&mut times(&resumed)));
+            let (full_trips, last) = (full[0].round_trips, full[full.len() - 1]);
+            if version == "TLS 1.3" {
+                self.report.phase2_full_ms = full_ms;
+                self.report.phase2_resumed_ms = resumed_ms;
+            }
+            self.report.racs_round_trips_full = self.report.racs_round_trips_full.max(full_trips);
+            self.row(
+                &format!("2 authenticate, {version} full"),
+                times(&full),
+                last,
+                1,
+                "2.0 s",
+            );
+            let last = resumed[resumed.len() - 1];
+            self.row(
+                &format!("2 authenticate, {version} resumed"),
+                times(&resumed),
+                last,
+                0,
+                "0.5 s",
+            );
+        }
+        Ok(())
+    }
+
+    fn times(
+        &self,
+        guest: &mut Running,
+        identity: &str,
+        resumed: bool,
+    ) -> Result<Vec<Figures>, Failure> {
+        let mut figures = Vec::new();
+        for _ in 0..self.rounds {
+            let one = guest.line.done(&authenticate("SE-A", identity, true))?;
+            if one.resumed != resumed {
+                return Err(format!(
+                    "{identity}: resumed is {}, {resumed} was expected",
+                    one.resumed
+                )
+                .into());
+            }
+            figures.push(one);
+        }
+        Ok(figures)
+    }
+
+    /// Phase 3.
+    fn transfer(&mut self, a: &mut Running, b: &mut Running) -> Result<(), Failure> {
+        a.line.done(&authenticate("SE-A", "tls13", true))?;
+        let host = a.line.done(&Order::HostTransfer { mib: HOST_MIB })?;
+        self.report.phase3_host_mib_s = HOST_MIB as f64 / host.ms * 1000.0;
+        self.row(
+            "3 64 MiB there and back, records on the host",
+            vec![host.ms],
+            host,
+            0,
+            "",
+        );
+        a.line.done(&Order::Hang)?;
+        b.line.done(&authenticate("SE-B", "tls13", false))?;
+        let element = b.line.done(&Order::ElementTransfer {
+            bytes: ELEMENT_BYTES,
+        })?;
+        self.report.phase3_element_mib_s =
+            ELEMENT_BYTES as f64 / f64::from(1 << 20) / element.ms * 1000.0;
+        self.row(
+            "3 1 MB there and back, records in the element",
+            vec![element.ms],
+            element,
+            0,
+            "686 ms for 1,000 bytes",
+        );
+        b.line.done(&Order::Hang)?;
+        Ok(())
+    }
+
+    /// What guest A must not get. Guest B is destroyed and created again on the way: the old token is its first one.
+    fn isolation(&mut self, a: &mut Running, mut b: Running) -> Result<Running, Failure> {
+        let old = token(&mut b)?;
+        b.line.send(&Order::Quit)?;
+        drop(b.line);
+        // As the operator, who alone may give a guest the identity that it had.
+        let admin = Endpoint::Unix(self.site.folder.join("hypervisor/admin.sock"));
+        ask(
+            &admin,
+            &Action::VmDestroy {
+                uuid: b.vm.uuid.clone(),
+            },
+        )?;
+        let Action::VmCreate(again) = create("guest-b", GUESTS[1].seids) else {
+            return Err("no action".into());
+        };
+        let again = VmCreate {
+            uuid: Some(b.vm.uuid.clone()),
+            ..again
+        };
+        let Answer::Created(vm) = ask(&admin, &Action::VmCreate(again))? else {
+            return Err("the operator may not create guest-b again".into());
+        };
+        let mut b = self.meet(vm)?;
+        let others = token(&mut b)?;
+        let serial_of = |der: &[u8]| {
+            Certificate::parse(der)
+                .map(|c| hex::encode(c.serial()))
+                .map_err(|e| e.to_string())
+        };
+        let others_serial = serial_of(&hex::decode(&others[0])?)?;
+        let ca_serial = serial_of(&self.site.hv_ca[0])?;
+        for (what, attack) in [
+            (
+                "guest A asks for guest B's element",
+                Attack::OthersElement {
+                    seid: "SE-B".into(),
+                },
+            ),
+            (
+                "guest A uses guest B's token",
+                Attack::OthersToken {
+                    chain: others.clone(),
+                },
+            ),
+            (
+                "guest A has attach sign for guest B's token",
+                Attack::SignForSerial {
+                    serial: others_serial,
+                },
+            ),
+            (
+                "guest A has attach sign for the hv-ca certificate",
+                Attack::SignForSerial { serial: ca_serial },
+            ),
+            (
+                "guest A has attach sign, under its own serial, a transcript that shows guest B's token, and presents it",
+                Attack::SignedUnderOwnSerial { chain: others },
+            ),
+            (
+                "guest A asks for its own element while the lock of a lost connection still stands",
+                Attack::LockOfLostConnection,
+            ),
+        ] {
+            self.attempt(what, a, attack)?;
+        }
+        self.attempt(
+            "guest B replays the token of its life before",
+            &mut b,
+            Attack::OldToken { chain: old },
+        )?;
+        Ok(b)
+    }
+
+    fn attempt(&mut self, what: &str, guest: &mut Running, attack: Attack) -> Result<(), Failure> {
+        let mark = self.site.hypervisor.log().len();
+        let outcome = match guest.line.order(&Order::Attack(attack))? {
+            Reply::Refused { saw } => Ok(saw),
+            Reply::WentThrough { got } => Err(got),
+            other => return Err(format!("{what}: {other:?}").into()),
+        };
+        self.note_attempt(what, mark, outcome);
+        Ok(())
+    }
+
+    /// Keeps an attempt with the reason that stands in the hypervisor's log since `mark`. Without a reason there it
+    /// does not count as refused.
+    fn note_attempt(&mut self, what: &str, mark: usize, outcome: Result<String, String>) {
+        // The log is written by another process.
+        let until = Instant::now() + Duration::from_secs(2);
+        let logged = loop {
+            let log = self.site.hypervisor.log();
+            let reason = log
+                .get(mark..)
+                .unwrap_or_default()
+                .lines()
+                .rfind(|line| line.contains("refused"))
+                .map(plain);
+            match reason {
+                Some(reason) => break Some(reason),
+                None if Instant::now() > until => break None,
+                None => std::thread::sleep(Duration::from_millis(5)),
+            }
+        };
+        let refused = outcome.is_ok() && logged.is_some();
+        self.report.isolation_attempts += 1;
+        self.report.isolation_refused += usize::from(refused);
+        self.report.attempts.push(Attempt {
+            what: what.into(),
+            refused,
+            saw: outcome.unwrap_or_else(|got| got),
+            logged: logged.unwrap_or_else(|| "no reason in the hypervisor's log".into()),
+        });
+    }
+
+    /// Guest A's slow element, and slow server elements: full, resumed, 1,000 bytes in the element.
+    fn paper(report: &mut Report, a: &mut Running) -> Result<(), Failure> {
+        let full = a.line.done(&authenticate("SE-SLOW", "tls12", false))?;
+        let resumed = a.line.done(&authenticate("SE-SLOW", "tls12", false))?;
+        if full.resumed || !resumed.resumed {
+            return Err("a full session and a resumed one were expected".into());
+        }
+        let bytes = a.line.done(&Order::ElementTransfer { bytes: 1000 })?;
+        report.paper_full = paper(&full, REST[0], 2.0);
+        report.paper_resumed = paper(&resumed, REST[1], 0.5);
+        report.paper_profile_full_s = report.paper_full.sum_s;
+        report.paper_profile_resumed_s = report.paper_resumed.sum_s;
+        report.paper_profile_1000_bytes_s = bytes.element_ms / 1000.0;
+        a.line.done(&Order::Hang)?;
+        Ok(())
+    }
+
+    fn row(
+        &mut self,
+        phase: &str,
+        mut times: Vec<f64>,
+        last: Figures,
+        private_operations: u64,
+        paper: &str,
+    ) {
+        let of = times.len();
+        self.report.rows.push(Row {
+            phase: phase.into(),
+            ms: median(&mut times),
+            of,
+            bytes: last.bytes,
+            apdus: last.apdus,
+            round_trips: last.round_trips,
+            private_operations,
+            paper: paper.into(),
+        });
+    }
+}
+
+/// What the client element took, and what both took.
+fn paper(figures: &Figures, rest_s: f64, paper_s: f64) -> Paper {
+    let waited_s = figures.element_ms / 1000.0;
+    Paper {
+        rest_s,
+        waited_s,
+        sum_s: waited_s + rest_s,
+        both_cards_s: figures.t2_ms / 1000.0,
+        paper_s,
+        ..Paper::default()
+    }
+}
+
+fn create(name: &str, seids: &[&str]) -> Action {
+    Action::VmCreate(VmCreate {
+        image: "demo".into(),
+        seid: seids.iter().map(|seid| (*seid).into()).collect(),
+        arguments: vec!["--name".into(), name.into()],
+        uuid: None,
+    })
+}
+
+fn authenticate(seid: &str, identity: &str, export: bool) -> Order {
+    Order::Authenticate {
+        seid: seid.into(),
+        identity: identity.into(),
+        export,
+    }
+}
+
+fn times(figures: &[Figures]) -> Vec<f64> {
+    figures.iter().map(|figures| figures.ms).collect()
+}
+
+fn token(guest: &mut Running) -> Result<Vec<String>, Failure> {
+    match guest.line.order(&Order::Token)? {
+        Reply::Token { chain } => Ok(chain),
+        other => Err(format!("a token was asked for: {other:?}").into()),
+    }
+}
+
+/// One action over TLS, as a user whose key is in an own element.
+fn ask_as(site: &Site, user: &User, action: &Action) -> Result<Answer, Failure> {
+    let chain = user
+        .chain
+        .iter()
+        .cloned()
+        .map(CertificateDer::from)
+        .collect();
+    let key = user.element.key(Slot::AUTHENTICATION)?;
+    let identity = Identity::new(chain, std::sync::Arc::new(key))?;
+    let config = tls::client_config(&identity, tls::load_anchors(&site.anchors())?, tls::ADMIN)?;
+    let node = Endpoint::Tls {
+        address: format!("{HOST}:{}", site.ports.hypervisor),
+        name: tls::server_name(HOST)?,
+        config,
+    };
+    ask(&node, action)
+}
+
+fn ask(node: &Endpoint, action: &Action) -> Result<Answer, Failure> {
+    Ok(admin::ask(&mut node.link()?, action)?)
+}
+
+/// A line of the log without colours and time.
+fn plain(line: &str) -> String {
+    let mut text = String::new();
+    let mut escape = false;
+    for c in line.chars() {
+        match (escape, c) {
+            (false, '\u{1b}') => escape = true,
+            (true, 'm') => escape = false,
+            (false, c) => text.push(c),
+            (true, _) => {}
+        }
+    }
+    text.split_once(' ')
+        .map_or(text.clone(), |(_, rest)| rest.trim().to_owned())
+}
