@@ -120,6 +120,8 @@ pub(super) struct Figures {
     pub(super) t2_ms: f64,
     /// Time spent waiting for the guest's own element.
     pub(super) element_ms: f64,
+    /// Phase 3 in the element: time spent waiting for it to seal what goes.
+    pub(super) sealed_ms: f64,
     /// Bytes of EAP packets, or of application data.
     pub(super) bytes: u64,
     /// Bytes of command and response APDUs of the guest's element.

@@ -186,6 +186,7 @@ impl State<'_> {
             ms: milliseconds(start.elapsed()),
             t2_ms: milliseconds(t2),
             element_ms,
+            sealed_ms: 0.0,
             bytes: metered.bytes,
             apdu_bytes: element.bytes(),
             apdus: element.apdus(),
@@ -255,12 +256,15 @@ impl State<'_> {
         let payload = vec![0xA5; bytes.min(PIECE * 4)];
         let mut record = Vec::new();
         let mut left = bytes;
+        let mut sealing = Duration::ZERO;
         while left > 0 {
             let window = &payload[..left.min(payload.len())];
             let pieces: Vec<&[u8]> = window.chunks(PIECE).collect();
+            let waited = element.waited();
             let sealed = EapTls::on(element)
                 .encrypt(&pieces)
                 .map_err(|e| e.to_string())?;
+            sealing += element.waited() - waited;
             for sealed in &sealed {
                 stream.write_all(sealed).map_err(|e| e.to_string())?;
             }
@@ -282,6 +286,7 @@ impl State<'_> {
         Ok(Figures {
             ms: milliseconds(start.elapsed()),
             element_ms: milliseconds(element.waited()),
+            sealed_ms: milliseconds(sealing),
             bytes: bytes as u64,
             apdu_bytes: element.bytes(),
             apdus: element.apdus(),

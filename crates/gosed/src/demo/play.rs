@@ -323,8 +323,8 @@ impl<'a> Play<'a> {
         Ok(())
     }
 
-    /// Keeps an attempt with the reason that stands in the hypervisor's log since `mark`. Without a reason there it
-    /// does not count as refused.
+    /// Keeps an attempt with the first reason that stands in the hypervisor's log since `mark`. Without a reason
+    /// there it does not count as refused.
     fn note_attempt(&mut self, what: &str, mark: usize, outcome: Result<String, String>) {
         // The log is written by another process.
         let until = Instant::now() + Duration::from_secs(2);
@@ -334,7 +334,7 @@ impl<'a> Play<'a> {
                 .get(mark..)
                 .unwrap_or_default()
                 .lines()
-                .rfind(|line| line.contains("refused"))
+                .find(|line| line.contains("refused"))
                 .map(plain);
             match reason {
                 Some(reason) => break Some(reason),
@@ -365,7 +365,7 @@ impl<'a> Play<'a> {
         report.paper_resumed = paper(&resumed, REST[1], 0.5);
         report.paper_profile_full_s = report.paper_full.sum_s;
         report.paper_profile_resumed_s = report.paper_resumed.sum_s;
-        report.paper_profile_1000_bytes_s = bytes.element_ms / 1000.0;
+        report.paper_profile_1000_bytes_s = bytes.sealed_ms / 1000.0;
         a.line.done(&Order::Hang)?;
         Ok(())
     }
@@ -469,5 +469,5 @@ fn plain(line: &str) -> String {
         }
     }
     text.split_once(' ')
-        .map_or(text.clone(), |(_, rest)| rest.trim().to_owned())
+        .map_or_else(|| text.clone(), |(_, rest)| rest.trim().to_owned())
 }
