@@ -36,6 +36,7 @@ pub struct Domain {
 struct State {
     secret: Option<JoinSecret>,
     previous: Option<(Serial, Instant)>,
+    ended: bool,
     allowance: Allowance,
 }
 
@@ -66,6 +67,7 @@ impl Domain {
             state: Mutex::new(State {
                 secret: Some(new_secret()?),
                 previous: None,
+                ended: false,
                 allowance: Allowance::full(),
             }),
             current: watch::Sender::new(Arc::new(issued)),
@@ -117,7 +119,7 @@ impl Domain {
     /// Takes a join: the secret is used up, the next one is returned.
     ///
     /// # Errors
-    /// [`AttachError::Secret`] for another secret.
+    /// [`AttachError::Secret`] for another secret, and after the domain's end.
     pub fn join(&self, shown: &JoinSecret) -> Result<JoinSecret, AttachError> {
         let mut state = self.state();
         let expected = state.secret.as_ref().ok_or(AttachError::Secret)?;
@@ -134,13 +136,24 @@ impl Domain {
     /// # Errors
     /// [`AttachError::NotCurrent`].
     pub fn check_serial(&self, serial: &Serial, now: Instant) -> Result<(), AttachError> {
+        let state = self.state();
+        if state.ended {
+            return Err(AttachError::NotCurrent);
+        }
         if self.current.borrow().serial == *serial {
             return Ok(());
         }
-        match &self.state().previous {
+        match &state.previous {
             Some((previous, until)) if previous == serial && now < *until => Ok(()),
             _ => Err(AttachError::NotCurrent),
         }
+    }
+
+    /// The domain runs no more: from now on nothing is signed for it, whatever channel is still open.
+    pub fn end(&self) {
+        let mut state = self.state();
+        state.ended = true;
+        state.secret = None;
     }
 
     /// Takes one request from the domain's allowance.

@@ -425,6 +425,12 @@ impl Guest {
     }
 }
 
+impl Drop for Guest {
+    fn drop(&mut self) {
+        self.domain.end();
+    }
+}
+
 /// A new token at half of the old one's life.
 async fn renew(domain: Arc<Domain>, every: Duration) {
     let mut wait = every;

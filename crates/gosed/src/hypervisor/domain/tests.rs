@@ -104,7 +104,12 @@ fn a_secret_joins_once() {
     let second = domain.join(&first).unwrap();
     assert_ne!(first, second);
     assert_eq!(domain.join(&first), Err(AttachError::Secret));
-    assert!(domain.join(&second).is_ok());
+    let third = domain.join(&second).unwrap();
+    domain.end();
+    assert_eq!(domain.join(&third), Err(AttachError::Secret));
+    let serial = domain.token().serial.clone();
+    let signed = domain.check_serial(&serial, Instant::now());
+    assert_eq!(signed, Err(AttachError::NotCurrent));
 }
 
 #[test]
