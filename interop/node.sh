@@ -1,20 +1,21 @@
 # Sourced after begin.sh by judges of a whole node: gosed and gose, built by the stage.
 PATH="$(cd "$folder/../.." && pwd)/target/debug:$PATH"
 export GOSE_SECRETS=
-mkdir "$work/node" "$work/readers"
-head -c 32 /dev/urandom | od -An -tx1 -v | tr -d ' \n' >"$work/node/master.key"
-chmod 600 "$work/node/master.key"
 socket="$work/node/admin.sock"
+mkdir "$work/readers"
 
-# node FILE: starts gosed on a configuration; [admin] and [store] are added.
+# node NAME FILE: starts gosed in a folder of this name on a configuration; [admin] and [store] are added.
 node() {
+    mkdir -p "$work/$1"
+    head -c 32 /dev/urandom | od -An -tx1 -v | tr -d ' \n' >"$work/$1/master.key"
+    chmod 600 "$work/$1/master.key"
     {
-        printf 'version = 1\n[admin]\nsocket = "%s"\n' "$socket"
-        printf '[store]\ndirectory = "%s"\nmaster-key-file = "%s/master.key"\n' "$work/node" "$work/node"
-        cat "$1"
-    } >"$work/node/gosed.toml"
-    daemon gosed run --config "$work/node/gosed.toml"
-    until_ready test -S "$socket"
+        printf 'version = 1\n[admin]\nsocket = "admin.sock"\n'
+        printf '[store]\ndirectory = "."\nmaster-key-file = "master.key"\n'
+        cat "$2"
+    } >"$work/$1/gosed.toml"
+    daemon gosed run --config "$work/$1/gosed.toml"
+    until_ready test -S "$work/$1/admin.sock"
 }
 
 # readers: starts pcscd with two virtual readers.

@@ -11,7 +11,7 @@ kind = "software"
 seid = "RSA"
 kind = "software"
 EOF
-node "$work/slots.toml"
+node node "$work/slots.toml"
 equip EC p256 9A 9C 9D 9E
 equip RSA rsa2048 9A 9C 9D 9E
 readers

@@ -7,7 +7,7 @@ use crate::stage::{cargo, need, output, root, succeed};
 type Proof = Result<String, String>;
 
 /// The stages of `cargo xtask interop`.
-pub(crate) const NAMES: [&str; 4] = ["vpcd", "swtpm", "softhsm", "opensc"];
+pub(crate) const NAMES: [&str; 5] = ["vpcd", "opensc", "swtpm", "softhsm", "kinds"];
 
 /// What a row of the element contract's table has and no other line.
 const ROW: &str = "  select ";
@@ -18,9 +18,31 @@ pub(crate) fn vpcd() -> Proof {
     judge("pcscd")
 }
 
-pub(crate) fn swtpm() -> Proof {
+/// One node with elements of every kind.
+pub(crate) fn kinds() -> Proof {
+    vpcd_needs()?;
+    swtpm_needs()?;
+    need("softhsm2-util", "softhsm2")?;
+    need("opensc-tool", "opensc")?;
+    need("openssl", "openssl")?;
+    succeed(cargo().args([
+        "build",
+        "--quiet",
+        "--package",
+        "gosed",
+        "--package",
+        "gose",
+    ]))?;
+    judge("kinds")
+}
+
+fn swtpm_needs() -> Result<(), String> {
     need("swtpm", "swtpm")?;
-    need("swtpm_setup", "swtpm-tools")?;
+    need("swtpm_setup", "swtpm-tools")
+}
+
+pub(crate) fn swtpm() -> Proof {
+    swtpm_needs()?;
     need("tpm2_print", "tpm2-tools")?;
     need("ss", "iproute2")?;
     // Of tpm2-tools' ways to a TPM, swtpm's comes in a package of its own.
@@ -88,6 +110,9 @@ pub(crate) fn contract() -> Proof {
     let mut software = cargo();
     software.args(["test", "--quiet", "--package", "gose-testkit"]);
     let mut shown = output(software.args(["--test", "contract", "--", "--nocapture"]))?;
+    let mut nodes = cargo();
+    nodes.args(["test", "--quiet", "--package", "gosed", "--test", "daemon"]);
+    shown += &output(nodes.args(["--", "contract::", "--nocapture"]))?;
     vpcd_needs()?;
     for (features, test, folder) in [
         ("pcsc,vpcd", "pcsc", "pcscd"),

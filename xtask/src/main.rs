@@ -75,6 +75,11 @@ const TEST: &[Stage] = &[
         interop::softhsm,
     ),
     Stage::new(
+        "kinds",
+        "one node with elements of all five kinds; openssl verifies what each signs",
+        interop::kinds,
+    ),
+    Stage::new(
         "deny",
         "licences, bans and sources of all dependencies are allowed",
         tools::deny,

@@ -68,6 +68,13 @@ fn tpm(store: &KeyStore) -> Result<Arc<dyn keystore::KeyStore>, String> {
     settings.parent = *parent;
     if let Some(file) = auth_file {
         settings.auth = secret(file)?;
+        // TPM2B_AUTH is no longer than the digest that names the key.
+        if settings.auth.len() > 32 {
+            return Err(format!(
+                "{}: an authorisation value has at most 32 bytes",
+                file.display()
+            ));
+        }
     }
     Ok(Arc::new(TpmKeyStore::new(settings)))
 }

@@ -5,6 +5,7 @@
 
 mod admin;
 mod certificates;
+mod contract;
 mod elements;
 mod input;
 mod limits;

@@ -1,0 +1,123 @@
+#!/bin/sh
+# One node with elements of every kind, all behind the same door: in software, with keys in a TPM, with keys in
+# an HSM, a card in a reader, an element of a remote grid. Judge: openssl verifies what each one signs.
+. "$(dirname "$0")/../begin.sh"
+. "$folder/../node.sh"
+
+# A TPM.
+mkdir "$work/tpm"
+swtpm_setup --tpm2 --tpmstate "$work/tpm" --createek --overwrite >"$work/daemons.log" 2>&1
+daemon swtpm socket --tpm2 --tpmstate "dir=$work/tpm" \
+    --ctrl type=tcp,port=2322,bindaddr=127.0.0.1 --server type=tcp,port=2321,bindaddr=127.0.0.1 \
+    --flags not-need-init,startup-clear
+# An HSM.
+mkdir "$work/tokens"
+printf 'directories.tokendir = %s\nobjectstore.backend = file\nlog.level = ERROR\n' "$work/tokens" >"$work/softhsm2.conf"
+export SOFTHSM2_CONF="$work/softhsm2.conf"
+softhsm2-util --init-token --free --label gose --pin 1234 --so-pin 5678 >/dev/null
+
+# A remote grid, which knows this node by its certificate.
+mkdir "$work/far" "$work/node"
+openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 30 -subj "/CN=test root" \
+    -keyout "$work/root.key" -out "$work/root.pem" 2>/dev/null
+for name in far node; do
+    openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj "/CN=$name" \
+        -keyout "$work/$name/node.key" -out "$work/$name.csr" 2>/dev/null
+    printf 'subjectAltName = DNS:localhost\nextendedKeyUsage = serverAuth, clientAuth\n' >"$work/extensions"
+    openssl x509 -req -in "$work/$name.csr" -CA "$work/root.pem" -CAkey "$work/root.key" -days 30 \
+        -extfile "$work/extensions" -out "$work/$name/node.pem" 2>/dev/null
+    chmod 600 "$work/$name/node.key"
+    cp "$work/root.pem" "$work/$name/"
+done
+tls='[tls]
+certificate-file = "node.pem"
+key = { file = "node.key" }
+client-anchor-files = ["root.pem"]
+user-anchor-files = ["root.pem"]
+node-anchor-files = ["root.pem"]'
+cat >"$work/far.toml" <<EOF
+[listen]
+address = "127.0.0.1:7777"
+$tls
+[[slot]]
+seid = "card"
+kind = "software"
+[[slot]]
+seid = "there"
+kind = "software"
+[[user]]
+cn = "node"
+seid = ["there"]
+role = "admin"
+EOF
+node far "$work/far.toml"
+
+# A card in a reader: another element of the far node plays it.
+readers
+daemon gose reader card --socket "$work/far/admin.sock"
+until_ready sh -c 'opensc-tool --list-readers | grep -q Yes'
+
+printf 1234 >"$work/node/hsm.pin"
+printf 'known to this node alone' >"$work/node/tpm.auth"
+chmod 600 "$work/node/hsm.pin" "$work/node/tpm.auth"
+cat >"$work/node.toml" <<EOF
+$tls
+[[key-store]]
+name = "chip"
+kind = "tpm"
+swtpm = "127.0.0.1:2321"
+auth-file = "tpm.auth"
+[[key-store]]
+name = "hsm"
+kind = "pkcs11"
+uri = "pkcs11:token=gose?module-path=/usr/lib/softhsm/libsofthsm2.so"
+pin-file = "hsm.pin"
+[[slot]]
+seid = "software"
+kind = "software"
+[[slot]]
+seid = "tpm"
+kind = "software"
+keys = "chip"
+[[slot]]
+seid = "hsm"
+kind = "software"
+keys = "hsm"
+[[slot]]
+seid = "reader"
+kind = "pcsc"
+reader = "^Virtual PCD 00 00"
+[[slot]]
+seid = "remote"
+kind = "remote"
+node = "localhost:7777"
+remote-seid = "there"
+EOF
+check "gosed check" sh -c "cp $work/node.toml $work/node/check.toml &&
+    printf 'version = 1\n[admin]\n[store]\nmaster-key-file = \"master.key\"\n' | cat - $work/node.toml >$work/node/check.toml &&
+    head -c 32 /dev/urandom >$work/node/master.key && chmod 600 $work/node/master.key &&
+    gosed check --config $work/node/check.toml"
+node node "$work/node.toml"
+
+check "gose element list: five kinds" sh -c "gose element list --socket $socket | tee /dev/stderr | tr '\n' ' ' |
+    grep -q 'software tpm hsm reader remote'"
+
+# signs SEID ALGORITHM SLOT: a key made there signs a certificate request.
+signs() {
+    gose key generate "$1" "$3" --alg "$2" --out "$work/key.pem" --socket "$socket" --secrets "$work/$1.secrets" &&
+        gose key csr "$1" "$3" --name "$1" --out "$work/key.csr" --socket "$socket" --secrets "$work/$1.secrets" &&
+        openssl req -in "$work/key.csr" -verify -noout
+}
+for seid in software tpm hsm reader remote; do
+    check "$seid: has both applications" \
+        sh -c "test \$(gose element info $seid --socket $socket | grep -c ' yes ') = 2"
+    check "$seid: is initialised" \
+        gose element init "$seid" --socket "$socket" --secrets-file "$work/$seid.secrets"
+    for algorithm in p256 p384 rsa2048; do
+        check "$seid: signs by $algorithm" signs "$seid" "$algorithm" 9A
+    done
+    check "$seid: tells its ATR after a reset" gose element reset "$seid" --socket "$socket"
+done
+check "the keys of the HSM are in the token" sh -c \
+    "test \$(pkcs11-tool --module /usr/lib/softhsm/libsofthsm2.so --login --pin 1234 -O --type privkey | grep -c GoSE) = 3"
+finish
