@@ -181,7 +181,13 @@ mod tests {
         let frame = encode(&Answer::Destroyed).unwrap();
         let (field, json) = frame.split_first_chunk().unwrap();
         assert_eq!(message_len(*field).unwrap(), json.len());
-        assert_eq!(read::<Answer>(&mut frame.as_slice()).unwrap(), Answer::Destroyed);
-        assert!(matches!(message_len([0, 1, 0, 1]), Err(AdminError::Length(65_537))));
+        assert_eq!(
+            read::<Answer>(&mut frame.as_slice()).unwrap(),
+            Answer::Destroyed
+        );
+        assert!(matches!(
+            message_len([0, 1, 0, 1]),
+            Err(AdminError::Length(65_537))
+        ));
     }
 }

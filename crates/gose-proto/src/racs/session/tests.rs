@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::racs::{Failure, script::Outcome};
 
 /// Runs a request against an element that echoes each APDU, and gives what is sent.
 fn serve(session: &mut Session, bytes: &[u8]) -> String {
