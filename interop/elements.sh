@@ -12,6 +12,7 @@ authority() {
     openssl req -x509 -new -key "$pki/$1/ca.key" -subj "/CN=$1 root" -days 30 -out "$pki/$1/ca.pem"
     : >"$pki/$1/index"
     echo 1000 >"$pki/$1/serial"
+    echo 01 >"$pki/$1/crlnumber"
     cat >"$pki/$1/ca.cnf" <<EOF
 [ca]
 default_ca = ca
@@ -19,6 +20,8 @@ default_ca = ca
 database = $pki/$1/index
 new_certs_dir = $pki/$1
 serial = $pki/$1/serial
+crlnumber = $pki/$1/crlnumber
+crl_extensions = crl
 certificate = $pki/$1/ca.pem
 private_key = $pki/$1/ca.key
 default_md = sha256
@@ -28,6 +31,8 @@ policy = any
 unique_subject = no
 [any]
 commonName = supplied
+[crl]
+authorityKeyIdentifier = keyid
 [server]
 extendedKeyUsage = serverAuth
 subjectAltName = DNS:radius.gose.test
@@ -81,21 +86,28 @@ renode() {
     node
 }
 
-# element SEID ALGORITHM AUTHORITY server|client NAI [OPTIONS of identity add …]: initialised, with a key and an
-# identity called server or client.
+# element SEID ALGORITHM AUTHORITY server|client [OPTIONS of identity add …]: initialised, with a key, a certificate
+# and an identity called server or client.
 element() {
-    seid=$1 algorithm=$2 authority=$3 kind=$4 nai=$5
-    shift 5
-    role=peer
-    [ "$kind" = client ] || role=authenticator
+    seid=$1 algorithm=$2 authority=$3 kind=$4
+    shift 4
+    "$bin/gose" element init "$seid" --secrets-file "$work/$seid.secrets" >/dev/null
     export GOSE_SECRETS="$work/$seid.secrets"
-    "$bin/gose" element init "$seid" --secrets-file "$GOSE_SECRETS" >/dev/null
     sed -n 's/^bearer-pin = "\(.*\)"/\1/p' "$GOSE_SECRETS" >"$work/$seid.pin"
     "$bin/gose" key generate "$seid" 9A --alg "$algorithm" >/dev/null
     "$bin/gose" key csr "$seid" 9A --name "$seid" --out "$pki/$seid.csr" >/dev/null
     sign "$authority" "$kind" "$pki/$seid.csr" "$pki/$seid.pem"
-    "$bin/gose" identity add "$seid" "$kind" --role "$role" --eap-id "$nai" --chain "$pki/$seid.pem" \
-        --anchors "$pki/$authority/ca.pem" "$@" >/dev/null
+    identity "$seid" "$kind" "$authority" "$@"
+}
+
+# identity SEID LABEL AUTHORITY [OPTIONS of identity add …]: another identity on the element's key.
+identity() {
+    seid=$1 label=$2 authority=$3
+    shift 3
+    role=peer
+    [ "$label" != server ] || role=authenticator
+    GOSE_SECRETS="$work/$seid.secrets" "$bin/gose" identity add "$seid" "$label" --role "$role" \
+        --eap-id "@gose.test" --chain "$pki/$seid.pem" --anchors "$pki/$authority/ca.pem" "$@" >/dev/null
 }
 
 # log_has PATTERN: the node's log, without colours.

@@ -7,7 +7,16 @@ use crate::stage::{cargo, need, output, root, succeed};
 type Proof = Result<String, String>;
 
 /// The stages of `cargo xtask interop`.
-pub(crate) const NAMES: [&str; 5] = ["vpcd", "opensc", "swtpm", "softhsm", "kinds"];
+pub(crate) const NAMES: [&str; 8] = [
+    "vpcd",
+    "opensc",
+    "swtpm",
+    "softhsm",
+    "kinds",
+    "eapol",
+    "freeradius",
+    "hostapd",
+];
 
 /// What a row of the element contract's table has and no other line.
 const ROW: &str = "  select ";
@@ -25,15 +34,45 @@ pub(crate) fn kinds() -> Proof {
     need("softhsm2-util", "softhsm2")?;
     need("opensc-tool", "opensc")?;
     need("openssl", "openssl")?;
-    succeed(cargo().args([
-        "build",
-        "--quiet",
-        "--package",
-        "gosed",
-        "--package",
-        "gose",
-    ]))?;
+    build_programs()?;
     judge("kinds")
+}
+
+fn build_programs() -> Result<(), String> {
+    let mut build = cargo();
+    build.args(["build", "--quiet"]);
+    succeed(build.args(["--package", "gosed", "--package", "gose"]))
+}
+
+/// What the judges of EAP need beside themselves.
+fn eap_needs() -> Result<(), String> {
+    need("ip", "iproute2")?;
+    need("ss", "iproute2")?;
+    need("openssl", "openssl")?;
+    need("python3", "python3")?;
+    build_programs()
+}
+
+/// wpa_supplicant's EAP peer against server elements.
+pub(crate) fn eapol() -> Proof {
+    need("eapol_test", "eapoltest")?;
+    need("radclient", "freeradius-utils")?;
+    eap_needs()?;
+    judge("eapol_test")
+}
+
+/// Client elements against FreeRADIUS.
+pub(crate) fn freeradius() -> Proof {
+    need("freeradius", "freeradius")?;
+    eap_needs()?;
+    judge("freeradius")
+}
+
+/// Client elements against hostapd's EAP server.
+pub(crate) fn hostapd() -> Proof {
+    need("hostapd", "hostapd")?;
+    eap_needs()?;
+    judge("hostapd")
 }
 
 fn swtpm_needs() -> Result<(), String> {

@@ -80,6 +80,21 @@ const TEST: &[Stage] = &[
         interop::kinds,
     ),
     Stage::new(
+        "eapol",
+        "eapol_test authenticates to server elements: versions, keys, fragments, resumption, refusals",
+        interop::eapol,
+    ),
+    Stage::new(
+        "freeradius",
+        "client elements authenticate to FreeRADIUS: versions, keys, resumption, refusals",
+        interop::freeradius,
+    ),
+    Stage::new(
+        "hostapd",
+        "client elements authenticate to hostapd: versions, keys, resumption, refusals",
+        interop::hostapd,
+    ),
+    Stage::new(
         "deny",
         "licences, bans and sources of all dependencies are allowed",
         tools::deny,

@@ -194,6 +194,7 @@ struct Authentication {
     key_name_matches: Option<bool>,
     version: Option<String>,
     suite: Option<String>,
+    resumed: Option<bool>,
     session_id: String,
     rounds: usize,
     total_ms: f64,
@@ -294,6 +295,7 @@ impl Authentication {
                 .session
                 .map(|(version, _)| if version == 0x0304 { "1.3" } else { "1.2" }.into()),
             suite: report.session.map(|(_, suite)| format!("{suite:04X}")),
+            resumed: report.resumed,
             session_id: hex::encode(&report.session_id),
             rounds: report.rounds.len(),
             total_ms: milliseconds(total),
@@ -315,8 +317,15 @@ impl Authentication {
         };
         match (self.accepted, &self.version, &self.suite) {
             (true, Some(version), Some(suite)) => format!(
-                "accepted: TLS {version}, suite {suite}, {keys}, {} rounds, {:.1} ms ({:.1} in the element)\n",
-                self.rounds, self.total_ms, self.element_ms
+                "accepted: TLS {version}, {}, suite {suite}, {keys}, {} rounds, {:.1} ms ({:.1} in the element)\n",
+                if self.resumed == Some(true) {
+                    "resumed"
+                } else {
+                    "full"
+                },
+                self.rounds,
+                self.total_ms,
+                self.element_ms
             ),
             _ => format!(
                 "rejected after {} rounds, {:.1} ms\n",

@@ -7,7 +7,7 @@ use gose_element::{
     drive::eap_tls::{self, EapTls, Reply},
 };
 use gose_proto::{
-    eap::{Code as EapCode, Packet, Type as EapType},
+    eap::{Code as EapCode, Fragment, Hello, Packet, Type as EapType},
     radius::{
         Code, Type,
         client::{Access, Answer},
@@ -48,6 +48,8 @@ pub struct Report {
     pub keys_match: Option<bool>,
     /// Protocol version and cipher suite, after success.
     pub session: Option<(u16, u16)>,
+    /// Whether the server resumed an earlier session; `None` if no ServerHello came.
+    pub resumed: Option<bool>,
     /// The element's Session-Id, after success.
     pub session_id: Vec<u8>,
     /// Whether EAP-Key-Name is the element's Session-Id; `None` where the server sent none.
@@ -100,6 +102,7 @@ pub fn authenticate<E: SecureElement + ?Sized>(
     now: u32,
 ) -> Result<Report, AuthenticationError> {
     let mut rounds = Vec::new();
+    let mut flight = Flight::default();
     let mut request = Packet::request(0, EapType::IDENTITY, &[]).encode();
     let mut state: Option<Vec<u8>> = None;
     let mut user_name = Vec::new();
@@ -130,11 +133,12 @@ pub fn authenticate<E: SecureElement + ?Sized>(
             server: begun.elapsed(),
         });
         if answer.code != Code::AccessChallenge {
-            return finish(element, &eap, answer, rounds);
+            return finish(element, &eap, answer, rounds, flight.hello);
         }
         if eap.is_empty() || rounds.len() >= MAX_ROUNDS {
             return Err(AuthenticationError::Challenge(rounds.len()));
         }
+        flight.take(&eap);
         (state, request) = (answer.state, eap);
     }
 }
@@ -145,12 +149,14 @@ fn finish<E: SecureElement + ?Sized>(
     eap: &[u8],
     answer: Answer,
     rounds: Vec<Round>,
+    hello: Option<Hello>,
 ) -> Result<Report, AuthenticationError> {
     let mut report = Report {
         accepted: false,
         msk: None,
         keys_match: None,
         session: None,
+        resumed: hello.map(|hello| hello.resumed),
         session_id: Vec::new(),
         key_name_matches: None,
         rounds,
@@ -175,6 +181,26 @@ fn finish<E: SecureElement + ?Sized>(
     }
     report.attributes = answer.attributes;
     Ok(report)
+}
+
+/// What the server's flights tell in the clear.
+#[derive(Default)]
+struct Flight {
+    arriving: Vec<u8>,
+    hello: Option<Hello>,
+}
+
+impl Flight {
+    fn take(&mut self, request: &[u8]) {
+        let Some(fragment) = request.get(5..).and_then(|data| Fragment::parse(data).ok()) else {
+            return;
+        };
+        self.arriving.extend_from_slice(fragment.data);
+        if !fragment.more {
+            self.hello = self.hello.or_else(|| Hello::read(&self.arriving));
+            self.arriving.clear();
+        }
+    }
 }
 
 /// Get-Exported-Parameter.

@@ -15,13 +15,13 @@ use gose_element::{
     drive::eap_tls::{Reply, scripts},
 };
 use gose_proto::{
-    eap::{Code, Fragment, Packet, Reassembler, Type},
+    eap::{Code, Fragment, Hello, Packet, Reassembler, Type},
     identity::{Certificate, Form, VmAuthToken},
 };
 use zeroize::Zeroizing;
 
 use super::{
-    EapConversation, Facts, Hello, Pending, Success, Turn,
+    EapConversation, Facts, Pending, Success, Turn,
     pool::{Acquaintance, Claim, Members},
 };
 use crate::grid::Ran;

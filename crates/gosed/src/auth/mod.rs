@@ -7,13 +7,11 @@
 mod channel;
 mod conversation;
 mod eap;
-mod hello;
 mod identity;
 mod pool;
 
 pub use channel::EapChannel;
 pub use conversation::Conversation;
 pub use eap::{Authenticators, Begin, EapConversation, Facts, NoRealm, Pending, Success, Turn};
-pub use hello::Hello;
 pub use identity::{Identity, Reply, realm};
 pub use pool::{ElementState, Pool, Tuning};

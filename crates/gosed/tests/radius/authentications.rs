@@ -39,6 +39,7 @@ async fn check(tls: u16, algorithm: Algorithm, fragment: u16) {
             Some(tls),
             "{what}"
         );
+        assert_eq!(report.resumed, Some(turn == "resumed"), "{what}");
         rounds.push(report.rounds.len());
         peer = same;
     }

@@ -4,7 +4,7 @@ use rustls::{
     Error, NamedGroup,
     crypto::{
         ActiveKeyExchange, SharedSecret, SupportedKxGroup,
-        aws_lc_rs::kx_group::{SECP256R1, X25519},
+        aws_lc_rs::kx_group::{SECP256R1, SECP384R1, X25519},
     },
     ffdhe_groups::FfdheGroup,
 };
@@ -13,7 +13,11 @@ use super::{count, leak};
 
 /// x25519 and P-256.
 pub(super) fn groups() -> Vec<&'static dyn SupportedKxGroup> {
-    vec![leak(Group(X25519)), leak(Group(SECP256R1))]
+    vec![
+        leak(Group(X25519)),
+        leak(Group(SECP256R1)),
+        leak(Group(SECP384R1)),
+    ]
 }
 
 #[derive(Debug)]
