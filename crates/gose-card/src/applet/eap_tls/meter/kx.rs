@@ -11,7 +11,7 @@ use rustls::{
 
 use super::{count, leak};
 
-/// x25519 and P-256.
+/// x25519, P-256, P-384: a server takes certificates only on curves that the client lists (RFC 8422, 5.1.1).
 pub(super) fn groups() -> Vec<&'static dyn SupportedKxGroup> {
     vec![
         leak(Group(X25519)),
