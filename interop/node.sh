@@ -4,16 +4,27 @@ export GOSE_SECRETS=
 socket="$work/node/admin.sock"
 mkdir "$work/readers"
 
-# node NAME FILE: starts gosed in a folder of this name on a configuration; [admin] and [store] are added.
+# node NAME FILE [TPM]: starts gosed in a folder of this name on a configuration; [admin] and [store] are added,
+# with a master key in the clear, or sealed by the key store TPM.
 node() {
     mkdir -p "$work/$1"
-    head -c 32 /dev/urandom | od -An -tx1 -v | tr -d ' \n' >"$work/$1/master.key"
-    chmod 600 "$work/$1/master.key"
     {
         printf 'version = 1\n[admin]\nsocket = "admin.sock"\n'
         printf '[store]\ndirectory = "."\nmaster-key-file = "master.key"\n'
+        [ -z "${3:-}" ] || printf 'sealed-by = "%s"\n' "$3"
         cat "$2"
     } >"$work/$1/gosed.toml"
+    if [ -n "${3:-}" ]; then
+        gosed seal --config "$work/$1/gosed.toml"
+    else
+        head -c 32 /dev/urandom | od -An -tx1 -v | tr -d ' \n' >"$work/$1/master.key"
+        chmod 600 "$work/$1/master.key"
+    fi
+    start "$1"
+}
+
+# start NAME: starts the gosed of a folder.
+start() {
     daemon gosed run --config "$work/$1/gosed.toml"
     until_ready test -S "$work/$1/admin.sock"
 }

@@ -93,11 +93,10 @@ kind = "remote"
 node = "localhost:7777"
 remote-seid = "there"
 EOF
-check "gosed check" sh -c "cp $work/node.toml $work/node/check.toml &&
-    printf 'version = 1\n[admin]\n[store]\nmaster-key-file = \"master.key\"\n' | cat - $work/node.toml >$work/node/check.toml &&
-    head -c 32 /dev/urandom >$work/node/master.key && chmod 600 $work/node/master.key &&
-    gosed check --config $work/node/check.toml"
-node node "$work/node.toml"
+node node "$work/node.toml" chip
+running=${daemons##* }
+check "gosed check" gosed check --config "$work/node/gosed.toml"
+check "the master key is sealed by the TPM" sh -c "head -c 8 $work/node/master.key | grep -q GoSE-TPM"
 
 check "gose element list: five kinds" sh -c "gose element list --socket $socket | tee /dev/stderr | tr '\n' ' ' |
     grep -q 'software tpm hsm reader remote'"
@@ -118,6 +117,18 @@ for seid in software tpm hsm reader remote; do
     done
     check "$seid: tells its ATR after a reset" gose element reset "$seid" --socket "$socket"
 done
+restart() {
+    for seid in software tpm hsm; do
+        gose key show "$seid" 9A --socket "$socket" >"$work/$seid.before" || return 1
+    done
+    kill "$running" && wait "$running" || :
+    rm -f "$socket"
+    start node
+    for seid in software tpm hsm; do
+        gose key show "$seid" 9A --socket "$socket" | cmp - "$work/$seid.before" || return 1
+    done
+}
+check "after a restart the TPM opens the images, and the keys are there" restart
 check "the keys of the HSM are in the token" sh -c \
     "test \$(pkcs11-tool --module /usr/lib/softhsm/libsofthsm2.so --login --pin 1234 -O --type privkey | grep -c GoSE) = 3"
 finish

@@ -73,4 +73,32 @@ check "EC: key agreement by 9D" derive
 check "yubico-piv-tool reads the status" yubico-piv-tool --reader 'Virtual PCD 00 00' --action status
 check "yubico-piv-tool verifies the PIN" \
     sh -c "pin=$(pin EC); yubico-piv-tool --reader 'Virtual PCD 00 00' --action verify-pin --pin \$pin"
+
+# OpenSC's module is itself an HSM for a node: what it knows as a card holds keys of a software card.
+pin EC >"$work/pin"
+chmod 600 "$work/pin"
+cat >"$work/second.toml" <<EOF
+[[key-store]]
+name = "card"
+kind = "pkcs11"
+uri = "pkcs11:slot-id=0?module-path=/usr/lib/x86_64-linux-gnu/opensc-pkcs11.so"
+pin-file = "$work/pin"
+sessions = 1
+[[slot]]
+seid = "second"
+kind = "software"
+keys = "card"
+adopt = { 9A = "01", 9C = "02" }
+EOF
+node second "$work/second.toml"
+second() {
+    gose key csr second "$1" --name second --out "$work/second.csr" --socket "$work/second/admin.sock" \
+        --secrets "$work/second.secrets" &&
+        openssl req -in "$work/second.csr" -verify -noout &&
+        openssl req -in "$work/second.csr" -pubkey -noout | cmp - "$work/EC.$1.pem"
+}
+check "a card that OpenSC knows is a key store" gose element init second --socket "$work/second/admin.sock" \
+    --secrets-file "$work/second.secrets"
+check "its key 9A signs for another element" second 9A
+check "its key 9C, which asks for the PIN each time, signs too" second 9C
 finish

@@ -2,9 +2,11 @@
 
 use std::{collections::HashMap, sync::Arc};
 
+use zeroize::Zeroizing;
+
 use crate::{
     keystore::{Algorithm, KeyError, KeyStore, PrivateKey, Stored},
-    nvm::Nvm,
+    nvm::{Delta, Nvm},
 };
 
 /// Key slots, numbered by PIV's key references (9A, 9C, 9D, 9E, 82 to 95). PIV and EAP-TLS share them.
@@ -91,6 +93,21 @@ impl Keyring {
         self.open.insert(slot, stored.key.clone());
         stored.key
     }
+}
+
+/// The change that puts a key, by its store's blob, into a slot: for hosts that prepare a card.
+#[must_use]
+pub fn filled(slot: u8, blob: &[u8]) -> Delta {
+    let mut delta = Delta::default();
+    let blob = Zeroizing::new(blob.to_vec());
+    delta.changes.insert(name(slot), Some(blob));
+    delta
+}
+
+/// Whether a slot holds a key.
+#[must_use]
+pub fn is_filled(nvm: &Nvm, slot: u8) -> bool {
+    nvm.get(&name(slot)).is_some()
 }
 
 fn name(slot: u8) -> String {

@@ -66,6 +66,14 @@ pub trait KeyStore: Send + Sync {
     /// [`KeyError::Input`] for anything else, [`KeyError::Unsupported`] where keys cannot be imported.
     fn import(&self, pkcs8: &[u8]) -> Result<Stored, KeyError>;
 
+    /// Takes up a key pair that the store has already, by the store's own identifier for it.
+    ///
+    /// # Errors
+    /// [`KeyError::Unsupported`] where keys have no identifiers, [`KeyError::Store`] where there is none.
+    fn adopt(&self, _id: &[u8]) -> Result<Stored, KeyError> {
+        Err(KeyError::Unsupported)
+    }
+
     /// Opens a key by the blob that [`KeyStore::generate`] or [`KeyStore::import`] gave.
     ///
     /// # Errors

@@ -25,6 +25,8 @@ enum Command {
     Run(Configuration),
     /// Validates a configuration and everything it names, and prints it with all defaults.
     Check(Configuration),
+    /// Makes the master key of software elements, sealed by the TPM that `[store] sealed-by` names.
+    Seal(Configuration),
     /// Plays the paper's experiment: a grid node, a hypervisor node, an authentication server and two guests as
     /// processes of their own.
     Demo(Demo),
@@ -56,6 +58,7 @@ fn main() -> ExitCode {
         Command::DemoGuest(guest) => return guest.run(),
         Command::Run(configuration) => run(&configuration.path()),
         Command::Check(configuration) => check(&configuration.path()),
+        Command::Seal(configuration) => seal(&configuration.path()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -73,6 +76,10 @@ fn check(path: &std::path::Path) -> Result<(), StartError> {
     }
     print!("{}", config.effective());
     Ok(())
+}
+
+fn seal(path: &std::path::Path) -> Result<(), StartError> {
+    Ok(gosed::store::seal_master_key(&Config::read(path)?)?)
 }
 
 fn run(path: &std::path::Path) -> Result<(), StartError> {

@@ -141,11 +141,7 @@ impl Pkcs11KeyStore {
         }
     }
 
-    /// Takes up a key pair that lies on the token already, e.g. the one of a card that OpenSC knows.
-    ///
-    /// # Errors
-    /// [`HsmError::NoKey`] where no public key has this CKA_ID.
-    pub fn adopt(&self, id: &[u8]) -> Result<Stored, HsmError> {
+    fn take_up(&self, id: &[u8]) -> Result<Stored, HsmError> {
         let (algorithm, public) = self.pool.run(|session, _| {
             let template = [
                 Attribute::Class(ObjectClass::PUBLIC_KEY),
@@ -195,6 +191,11 @@ impl KeyStore for Pkcs11KeyStore {
     /// Keys of an HSM are born in it.
     fn import(&self, _pkcs8: &[u8]) -> Result<Stored, KeyError> {
         Err(KeyError::Unsupported)
+    }
+
+    /// By its CKA_ID: for instance the key of a card that OpenSC knows.
+    fn adopt(&self, id: &[u8]) -> Result<Stored, KeyError> {
+        Ok(self.take_up(id)?)
     }
 
     fn open(&self, blob: &[u8]) -> Result<Arc<dyn PrivateKey>, KeyError> {

@@ -61,6 +61,11 @@ impl KeyStore {
         }
     }
 
+    /// Whether it is the TPM of this name.
+    pub(super) fn is_tpm(&self, wanted: &str) -> bool {
+        matches!(self, Self::Tpm { name, .. } if name == wanted)
+    }
+
     /// What contradicts itself.
     pub(super) fn fault(&self) -> Option<String> {
         match self {

@@ -135,8 +135,11 @@ pub struct Store {
     /// Directory of the images that have no path of their own: `<SEID>.image`.
     #[serde(default = "Store::default_directory")]
     pub directory: PathBuf,
-    /// 32 random bytes, raw or as 64 hexadecimal digits; mode 0600.
+    /// 32 random bytes, raw or as 64 hexadecimal digits, or what `gosed seal` made of them; mode 0600.
     pub master_key_file: PathBuf,
+    /// The `[[key-store]]` of kind `tpm` that opens the file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sealed_by: Option<String>,
 }
 
 impl Store {
@@ -269,6 +272,17 @@ impl Config {
             }
         }
         let fault = self.key_stores.iter().find_map(KeyStore::fault);
+        let sealing = self
+            .store
+            .as_ref()
+            .and_then(|store| store.sealed_by.as_ref());
+        if let Some(name) = sealing
+            && !self.key_stores.iter().any(|store| store.is_tpm(name))
+        {
+            return Some(format!(
+                "[store] sealed-by: no [[key-store]] of kind = \"tpm\" has name = \"{name}\""
+            ));
+        }
         let keys = |slot: &Slot| match &slot.kind {
             SlotKind::Software {
                 keys: Some(keys), ..

@@ -1,12 +1,12 @@
 //! `[[slot]]`: a place where an element is.
 
-use std::path::PathBuf;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use gose_card::timing::Profile;
 use gose_element::Seid;
 use serde::{Deserialize, Serialize};
 
-use super::{AidRule, ByDefault, Text};
+use super::{AidRule, ByDefault, KeySlot, Text};
 
 /// A slot and the element in it.
 #[derive(Debug, Clone, Deserialize, Serialize)]
@@ -33,6 +33,8 @@ pub enum SlotKind {
         timing: Option<&'static Profile>,
         /// The `[[key-store]]` of its keys; the image if absent.
         keys: Option<String>,
+        /// Keys that the store has already, by slot: their identifiers there.
+        adopt: Vec<(KeySlot, Vec<u8>)>,
     },
     /// The card in a reader of pcscd.
     Pcsc {
@@ -84,6 +86,8 @@ struct Written {
     timing: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     keys: Option<String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    adopt: BTreeMap<String, String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reader: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -124,6 +128,7 @@ impl Slot {
             Kind::Software => SlotKind::Software {
                 image: written.image,
                 timing: written.timing.as_deref().map(profile).transpose()?,
+                adopt: adopted(&written.adopt, written.keys.is_some())?,
                 keys: written.keys,
             },
             Kind::Pcsc => SlotKind::Pcsc {
@@ -160,7 +165,7 @@ impl Slot {
 impl Written {
     fn refuse_foreign_keys(&self) -> Result<(), String> {
         let (own, name): (&[&str], _) = match self.kind {
-            Kind::Software => (&["image", "timing", "keys"], "software"),
+            Kind::Software => (&["image", "timing", "keys", "adopt"], "software"),
             Kind::Pcsc => (&["reader", "reader-serial", "atr"], "pcsc"),
             Kind::Remote => (&["node", "remote-seid"], "remote"),
         };
@@ -168,6 +173,7 @@ impl Written {
             ("image", self.image.is_some()),
             ("timing", self.timing.is_some()),
             ("keys", self.keys.is_some()),
+            ("adopt", !self.adopt.is_empty()),
             ("reader", self.reader.is_some()),
             ("reader-serial", self.reader_serial.is_some()),
             ("atr", self.atr.is_some()),
@@ -183,6 +189,21 @@ impl Written {
     }
 }
 
+fn adopted(
+    written: &BTreeMap<String, String>,
+    has_store: bool,
+) -> Result<Vec<(KeySlot, Vec<u8>)>, String> {
+    if !written.is_empty() && !has_store {
+        return Err("adopt needs keys = \"…\": the store that has them".into());
+    }
+    let pair = |(slot, id): (&String, &String)| {
+        let slot = slot.parse().map_err(|error| format!("adopt: {error}"))?;
+        let id = gose_proto::hex::decode(id).map_err(|error| format!("adopt: {error}"))?;
+        Ok((slot, id))
+    };
+    written.iter().map(pair).collect()
+}
+
 fn profile(name: &str) -> Result<&'static Profile, String> {
     Profile::named(name)
         .ok_or_else(|| format!("timing = \"{name}\" is unknown; \"paper-2014\" is the only one"))
@@ -196,6 +217,7 @@ impl From<Slot> for Written {
             image: None,
             timing: None,
             keys: None,
+            adopt: BTreeMap::new(),
             reader: None,
             reader_serial: None,
             atr: None,
@@ -209,8 +231,13 @@ impl From<Slot> for Written {
                 image,
                 timing,
                 keys,
+                adopt,
             } => {
                 written.image = image;
+                let hex = |(slot, id): (KeySlot, Vec<u8>)| {
+                    (slot.to_string(), gose_proto::hex::encode(&id))
+                };
+                written.adopt = adopt.into_iter().map(hex).collect();
                 written.keys = keys;
                 written.timing = timing.map(|profile| profile.name.to_owned());
             }

@@ -158,6 +158,24 @@ fn contradictions() {
         "no [[key-store]] has name = \"hms\"",
     );
     check(
+        "keys = \"tpm\"",
+        "adopt = { 9A = \"01\" }",
+        None,
+        "adopt needs keys",
+    );
+    check(
+        "keys = \"tpm\"",
+        "keys = \"tpm\"\nadopt = { 9B = \"01\" }",
+        None,
+        "adopt: \"9B\" is no key slot",
+    );
+    check(
+        "master-key-file = \"master.key\"",
+        "master-key-file = \"master.key\"\nsealed-by = \"hsm\"",
+        None,
+        "no [[key-store]] of kind = \"tpm\" has name = \"hsm\"",
+    );
+    check(
         "name = \"hsm\"",
         "name = \"tpm\"",
         None,

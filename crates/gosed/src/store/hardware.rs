@@ -48,7 +48,13 @@ pub(super) fn key_store(store: &KeyStore) -> Result<Arc<dyn keystore::KeyStore>,
 
 #[cfg(feature = "tpm")]
 fn tpm(store: &KeyStore) -> Result<Arc<dyn keystore::KeyStore>, String> {
-    use gose_backend::tpm::{Address, Settings, TpmKeyStore};
+    let settings = tpm_settings(store)?;
+    Ok(Arc::new(gose_backend::tpm::TpmKeyStore::new(settings)))
+}
+
+#[cfg(feature = "tpm")]
+fn tpm_settings(store: &KeyStore) -> Result<gose_backend::tpm::Settings, String> {
+    use gose_backend::tpm::{Address, Settings};
     let KeyStore::Tpm {
         device,
         swtpm,
@@ -76,7 +82,38 @@ fn tpm(store: &KeyStore) -> Result<Arc<dyn keystore::KeyStore>, String> {
             ));
         }
     }
-    Ok(Arc::new(TpmKeyStore::new(settings)))
+    Ok(settings)
+}
+
+/// Opens what [`seal`] made, by the TPM of this store.
+#[cfg(feature = "tpm")]
+pub(super) fn unseal(
+    store: &KeyStore,
+    sealed: &[u8],
+) -> Result<zeroize::Zeroizing<Vec<u8>>, String> {
+    tpm_settings(store).and_then(|settings| {
+        let tpm = gose_backend::tpm::TpmKeyStore::new(settings);
+        tpm.unseal(sealed).map_err(|error| error.to_string())
+    })
+}
+
+#[cfg(not(feature = "tpm"))]
+pub(super) fn unseal(_: &KeyStore, _: &[u8]) -> Result<zeroize::Zeroizing<Vec<u8>>, String> {
+    absent("tpm")
+}
+
+/// Seals up to 128 bytes by the TPM of this store: no other opens them.
+#[cfg(feature = "tpm")]
+pub(super) fn seal(store: &KeyStore, secret: &[u8]) -> Result<Vec<u8>, String> {
+    tpm_settings(store).and_then(|settings| {
+        let tpm = gose_backend::tpm::TpmKeyStore::new(settings);
+        tpm.seal(secret).map_err(|error| error.to_string())
+    })
+}
+
+#[cfg(not(feature = "tpm"))]
+pub(super) fn seal(_: &KeyStore, _: &[u8]) -> Result<Vec<u8>, String> {
+    absent("tpm")
 }
 
 #[cfg(not(feature = "tpm"))]

@@ -1,12 +1,18 @@
 //! The key under which the images of software elements lie.
 
-use std::{io, path::Path};
+use std::{
+    fs::OpenOptions,
+    io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::Path,
+};
 
 use gose_card::image::MasterKey;
 use gose_proto::hex;
 use zeroize::Zeroizing;
 
-use super::private_file;
+use super::{hardware, private_file};
+use crate::config::KeyStore;
 
 /// Reads 32 bytes, raw or as 64 hexadecimal digits, from a file of mode 0600.
 ///
@@ -31,6 +37,33 @@ pub fn master_key(path: &Path) -> io::Result<MasterKey> {
             "a master key is 32 random bytes, raw or as 64 hexadecimal digits",
         )),
     }
+}
+
+/// Opens a file that [`make_sealed`] made.
+pub(super) fn sealed(path: &Path, tpm: &KeyStore) -> io::Result<MasterKey> {
+    private_file(path)?;
+    let bytes = hardware::unseal(tpm, &std::fs::read(path)?).map_err(io::Error::other)?;
+    let mut key = MasterKey::default();
+    if bytes.len() != key.len() {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    key.copy_from_slice(&bytes);
+    Ok(key)
+}
+
+/// Makes a random key and a file of it that only this TPM opens.
+pub(super) fn make_sealed(path: &Path, tpm: &KeyStore) -> io::Result<()> {
+    let mut key = MasterKey::default();
+    aws_lc_rs::rand::fill(key.as_mut_slice())
+        .map_err(|_| io::Error::other("the system gives no randomness"))?;
+    let sealed = hardware::seal(tpm, key.as_slice()).map_err(io::Error::other)?;
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?;
+    file.write_all(&sealed)?;
+    file.sync_all()
 }
 
 #[cfg(test)]

@@ -76,7 +76,10 @@ pub fn specs(config: &Config, calls: &Arc<Calls>) -> Result<Vec<Spec>, StoreErro
     let images = match &config.store {
         None => None,
         Some(store) => {
-            let key = master_key(&store.master_key_file);
+            let key = match sealing(config) {
+                None => master_key(&store.master_key_file),
+                Some(tpm) => master_key::sealed(&store.master_key_file, tpm),
+            };
             let key = key.map_err(|cause| StoreError::MasterKey {
                 path: store.master_key_file.clone(),
                 cause,
@@ -111,6 +114,30 @@ fn make_directory(path: &Path) -> Result<(), StoreError> {
     let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
     made.map_err(|cause| StoreError::Directory {
         path: path.to_owned(),
+        cause,
+    })
+}
+
+/// The TPM that opens the master key's file.
+fn sealing(config: &Config) -> Option<&crate::config::KeyStore> {
+    let name = config.store.as_ref()?.sealed_by.as_ref()?;
+    config.key_stores.iter().find(|store| store.name() == name)
+}
+
+/// Makes a random master key and leaves it, sealed by the TPM that `[store] sealed-by` names, in a new
+/// `master-key-file`.
+///
+/// # Errors
+/// [`StoreError::MasterKey`]; an existing file stays as it is.
+pub fn seal_master_key(config: &Config) -> Result<(), StoreError> {
+    let (Some(store), Some(tpm)) = (&config.store, sealing(config)) else {
+        return Err(StoreError::Hardware {
+            place: "[store]".into(),
+            cause: "sealed-by names the TPM to seal with; it is not there".into(),
+        });
+    };
+    master_key::make_sealed(&store.master_key_file, tpm).map_err(|cause| StoreError::MasterKey {
+        path: store.master_key_file.clone(),
         cause,
     })
 }
@@ -152,6 +179,7 @@ impl Parts<'_> {
             image,
             timing,
             keys,
+            adopt,
         } = &slot.kind
         else {
             return None;
@@ -176,8 +204,15 @@ impl Parts<'_> {
             Some(keys) => self.keys.get(keys.as_str())?.clone(),
             None => Arc::new(SoftwareKeyStore),
         };
-        let open: Opener =
-            Arc::new(move |_| software::open(&path, seid, key.clone(), timing, keys.clone()));
+        let adopt = adopt.clone();
+        let open: Opener = Arc::new(move |_| {
+            let image = software::Image {
+                path: &path,
+                seid,
+                master: key.clone(),
+            };
+            software::open(&image, timing, keys.clone(), &adopt)
+        });
         Some(Spec {
             seid,
             runs,

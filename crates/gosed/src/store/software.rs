@@ -5,14 +5,16 @@ use std::{path::Path, sync::Arc};
 use gose_card::{
     Host, HostError, Hosted, factory,
     image::MasterKey,
+    keyring,
     keystore::KeyStore,
-    nvm::Delta,
+    nvm::{Delta, Nvm},
     timing::{Cost, Profile},
 };
 use gose_element::{Atr, ElementError, SecureElement, Seid};
 use gose_proto::apdu::Response;
 
 use super::file::ImageFile;
+use crate::config::KeySlot;
 
 /// A card whose image is a file.
 struct Software(Hosted<FileHost>);
@@ -23,16 +25,33 @@ struct FileHost {
     timing: Option<&'static Profile>,
 }
 
-/// Opens the element of an image, or makes a new one.
+/// Where a card's memory is.
+pub(super) struct Image<'a> {
+    pub(super) path: &'a Path,
+    pub(super) seid: Seid,
+    pub(super) master: Arc<MasterKey>,
+}
+
+/// Opens the element of an image, or makes a new one. Slots of `adopt` that are empty get the keys that the
+/// store has under these identifiers.
 pub(super) fn open(
-    path: &Path,
-    seid: Seid,
-    master: Arc<MasterKey>,
+    image: &Image<'_>,
     timing: Option<&'static Profile>,
     keys: Arc<dyn KeyStore>,
+    adopt: &[(KeySlot, Vec<u8>)],
 ) -> Result<Box<dyn SecureElement>, ElementError> {
-    let (image, nvm) = crate::long_step(|| ImageFile::open(path, seid, master))
-        .map_err(|error| ElementError::Storage(error.to_string()))?;
+    let storage = |error: &dyn std::fmt::Display| ElementError::Storage(error.to_string());
+    let opened = crate::long_step(|| ImageFile::open(image.path, image.seid, image.master.clone()));
+    let (mut image, mut nvm) = opened.map_err(|error| storage(&error))?;
+    for (KeySlot(slot), id) in adopt {
+        if keyring::is_filled(&nvm, *slot) {
+            continue;
+        }
+        let stored = keys.adopt(id).map_err(|error| storage(&error))?;
+        let delta = keyring::filled(*slot, &stored.blob);
+        crate::long_step(|| image.append(&delta)).map_err(|error| storage(&error))?;
+        nvm = Nvm::replay([nvm.snapshot(), delta]);
+    }
     let card = factory::new_card(nvm, keys);
     Ok(Box::new(Software(Hosted::new(
         card,
