@@ -106,7 +106,8 @@ impl Rogue {
     }
 }
 
-fn serves(
+/// A session over this socket, if the other side lets it begin.
+pub(crate) fn serves(
     socket: impl gose_client::Socket + 'static,
     config: Arc<ClientConfig>,
 ) -> Option<Connection> {

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod grids;
 mod guest;
 mod isolation;
 mod phases;

@@ -40,6 +40,8 @@ pub(crate) struct World {
     pub(crate) site: Authority,
     pub(crate) hv_ca: Vec<Vec<u8>>,
     pub(crate) grid: Running,
+    /// Holds element `SE-C`, in a world that has it.
+    pub(crate) second_grid: Option<Running>,
     pub(crate) server: Running,
     hypervisor: Option<Running>,
     guests: UnixListener,
@@ -100,6 +102,15 @@ pub(crate) fn logged(parts: &[&str]) {
 
 impl World {
     pub(crate) fn new(service: &str) -> Self {
+        Self::with_grids(service, false)
+    }
+
+    /// A world with a second grid node behind the hypervisor.
+    pub(crate) fn with_two_grids() -> Self {
+        Self::with_grids("none", true)
+    }
+
+    fn with_grids(service: &str, second: bool) -> Self {
         let _ = tracing_subscriber::fmt()
             .with_ansi(false)
             .with_writer(|| Logger)
@@ -113,7 +124,7 @@ impl World {
         let site = Authority::new("Site");
         let path = dir.path();
         let _ = site.write(path, "site");
-        for name in ["grid", "server", "hv-7"] {
+        for name in ["grid", "grid-2", "server", "hv-7"] {
             let mut request = Request::new(Some(name));
             let names = ["localhost", "127.0.0.1"];
             request.params.subject_alt_names = site_names(&names);
@@ -127,15 +138,21 @@ impl World {
         }
         let guests = UnixListener::bind(path.join("guests.sock")).unwrap();
         let entered = runtime.enter();
-        let grid = grid_node(&runtime, path, &site);
+        let grid = grid_node(&runtime, path, &site, "grid", &FIRST);
+        let second_grid = second.then(|| grid_node(&runtime, path, &site, "grid-2", &SECOND));
         let server = server_node(&runtime, path, &site, service);
-        let (hypervisor, hv_ca) = hypervisor_node(&runtime, path, &site, &grid, &server);
+        let mut remote = remote_slots(&grid, &FIRST);
+        if let Some(grid) = &second_grid {
+            remote += &remote_slots(grid, &SECOND);
+        }
+        let (hypervisor, hv_ca) = hypervisor_node(&runtime, path, &site, &remote, &server);
         drop(entered);
         Self {
             dir,
             site,
             hv_ca,
             grid,
+            second_grid,
             server,
             hypervisor: Some(hypervisor),
             guests,
@@ -160,9 +177,14 @@ impl World {
 
     /// Creates a guest with this element and plays it.
     pub(crate) fn create(&self, seid: &str) -> Played {
+        self.create_with(&[seid])
+    }
+
+    /// Creates a guest with these elements and plays it.
+    pub(crate) fn create_with(&self, seids: &[&str]) -> Played {
         let create = VmCreate {
             image: "played".to_owned(),
-            seid: vec![seid.to_owned()],
+            seid: seids.iter().map(ToString::to_string).collect(),
             ..VmCreate::default()
         };
         match self.ask("alice", &Action::VmCreate(create)) {
@@ -251,10 +273,25 @@ fn slots(seids: &[&str]) -> String {
     seids.iter().map(slot).collect()
 }
 
-fn grid_node(runtime: &tokio::runtime::Runtime, path: &Path, site: &Authority) -> Running {
-    let users = "[[user]]\ncn = \"hv-7\"\nseid = [\"SE-A\", \"SE-B\"]\n";
-    let text = common(path, "grid") + &slots(&["SE-A", "SE-B"]) + users;
-    for seid in ["SE-A", "SE-B"] {
+/// The elements of the two grid nodes.
+const FIRST: [&str; 2] = ["SE-A", "SE-B"];
+const SECOND: [&str; 1] = ["SE-C"];
+
+/// The hypervisor may use every element of the node.
+fn grid_text(path: &Path, name: &str, seids: &[&str]) -> String {
+    let user = format!("[[user]]\ncn = \"hv-7\"\nseid = {seids:?}\n");
+    common(path, name) + &slots(seids) + &user
+}
+
+fn grid_node(
+    runtime: &tokio::runtime::Runtime,
+    path: &Path,
+    site: &Authority,
+    name: &str,
+    seids: &[&str],
+) -> Running {
+    let text = grid_text(path, name, seids);
+    for seid in seids {
         provision(&text, seid, |element| {
             take_over(element);
             personalise(element, site, Role::Peer, Algorithm::P256, |_, _| {});
@@ -299,7 +336,7 @@ fn hypervisor_node(
     runtime: &tokio::runtime::Runtime,
     path: &Path,
     site: &Authority,
-    grid: &Running,
+    remote: &str,
     server: &Running,
 ) -> (Running, Vec<Vec<u8>>) {
     let base = common(path, "hv-7") + &slots(&["HV"]);
@@ -311,14 +348,6 @@ fn hypervisor_node(
     let hv_ca = hv_ca(site, &public);
     let chain: String = hv_ca.iter().map(|der| pem("CERTIFICATE", der)).collect();
     std::fs::write(path.join("hv-ca.pem"), chain).unwrap();
-    let address = grid.address().unwrap();
-    let mut remote = String::new();
-    for seid in ["SE-A", "SE-B"] {
-        remote += &format!(
-            "[[slot]]\nseid = \"{seid}\"\nkind = \"remote\"\nnode = \"localhost:{}\"\ndefault = \"allow\"\n",
-            address.port()
-        );
-    }
     let command = super::guest::command(&path.join("guests.sock"));
     let role = format!(
         r#"
@@ -335,7 +364,7 @@ command = {command:?}
 [[hypervisor.creator]]
 user = "alice"
 quota = 2
-seid = ["SE-A", "SE-B"]
+seid = ["SE-A", "SE-B", "SE-C"]
 [[hypervisor.creator]]
 user = "bob"
 quota = 1
@@ -343,7 +372,18 @@ quota = 1
         path = path.display(),
         port = server.address().unwrap().port(),
     );
-    (start(runtime, &(base + &remote + &role)), hv_ca)
+    (start(runtime, &(base + remote + &role)), hv_ca)
+}
+
+/// Elements of a grid node as slots of the hypervisor.
+fn remote_slots(grid: &Running, seids: &[&str]) -> String {
+    let port = grid.address().unwrap().port();
+    let slot = |seid: &&str| {
+        format!(
+            "[[slot]]\nseid = \"{seid}\"\nkind = \"remote\"\nnode = \"localhost:{port}\"\ndefault = \"allow\"\n"
+        )
+    };
+    seids.iter().map(slot).collect()
 }
 
 fn hv_ca(site: &Authority, public: &[u8]) -> Vec<Vec<u8>> {
@@ -367,6 +407,14 @@ impl World {
     /// The path of a file of the world.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
+    }
+
+    /// From now on the second grid gives its element to this peer too.
+    pub(crate) fn allow_on_second_grid(&self, id: &str) {
+        let user = format!("[[user]]\nid = \"{id}\"\nseid = {SECOND:?}\n");
+        let text = grid_text(self.dir.path(), "grid-2", &SECOND) + &user;
+        let grid = self.second_grid.as_ref().unwrap();
+        grid.reload(&Config::parse(&text).unwrap()).unwrap();
     }
 
     pub(crate) fn anchor(&self) -> CertificateDer<'static> {
