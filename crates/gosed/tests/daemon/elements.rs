@@ -105,6 +105,102 @@ async fn an_element_of_a_remote_grid() {
     operator.check(&["POWERON R1"], "-708 001…").await;
 }
 
+/// VERIFY of PIV with a PIN of six digits.
+fn verify(seid: &str, pin: &str) -> String {
+    let digits = gose_proto::hex::encode(pin.as_bytes());
+    format!("APDU {seid} 0020008008{digits}FFFF")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wrong_pin_until_it_is_blocked() {
+    let world = World::small().await;
+    let (mut alice, mut bob) = (world.alice().await, world.bob().await);
+    let select = |seid: &str| format!("APDU {seid} {SELECT} CONTINUE=9000");
+    alice.check(&[&select("SE1")], "+006 001 61…").await;
+    bob.check(&[&select("SE2")], "+006 001 61…").await;
+    for answer in ["63C2", "63C1", "63C0", "6983", "6983"] {
+        let told = format!("+006 001 {answer}");
+        alice.check(&[&verify("SE1", "999999")], &told).await;
+        // The other element of the node counts for itself.
+        bob.check(&["APDU SE2 00200080"], "+006 001 63C3").await;
+    }
+    // The right PIN comes too late, in this session and in the next one.
+    let right = verify("SE1", "123456");
+    alice.check(&[&right], "+006 001 6983").await;
+    let stopped = "-006 002 wrong status 6983";
+    let strict = format!("{right} CONTINUE=9000");
+    let lines = [&*select("SE1"), &strict, "ECHO never"];
+    alice
+        .check(&["SHUTDOWN SE1"], "+007 001 SE1 powered off")
+        .await;
+    drop(alice);
+    let mut alice = world.alice().await;
+    alice.check(&lines, stopped).await;
+    bob.check(&[&verify("SE2", "123456")], "+006 001 9000")
+        .await;
+}
+
+/// Cuts all over an image: a clear error, or what was there before the last write; an element each, all in one
+/// node. The card's own tests cut at every byte.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn images_cut_at_any_byte() {
+    const ELEMENTS: usize = 40;
+    const HEADER: u64 = gose_card::image::HEADER as u64;
+    let settings = || Settings {
+        elements: ELEMENTS,
+        ..Settings::default()
+    };
+    let world = World::new(settings()).await;
+    let mut alice = world.alice().await;
+    let mut sizes = Vec::new();
+    for number in 1..=ELEMENTS {
+        let seid = format!("SE{number}");
+        let select = format!("APDU {seid} {SELECT} CONTINUE=9000");
+        alice.check(&[&select], "+006 001 61…").await;
+        let image = world.path(&format!("{seid}.image"));
+        let born = std::fs::metadata(&image).unwrap().len();
+        alice
+            .check(&[&verify(&seid, "999999")], "+006 001 63C2")
+            .await;
+        sizes.push((
+            image.clone(),
+            born,
+            std::fs::metadata(&image).unwrap().len(),
+        ));
+    }
+    drop(alice);
+    let whole = &sizes[0];
+    let (born, last) = (whole.1, whole.2);
+    assert!(born < last, "a wrong PIN is written");
+    let cuts: Vec<u64> = (0..ELEMENTS as u64)
+        .map(|number| last - number * last / (ELEMENTS as u64 - 1))
+        .collect();
+    let world = world
+        .restart_after(&settings(), |_| {
+            for ((image, ..), cut) in sizes.iter().zip(&cuts) {
+                let file = std::fs::OpenOptions::new().write(true).open(image);
+                file.unwrap().set_len(*cut).unwrap();
+            }
+        })
+        .await;
+    let mut alice = world.alice().await;
+    for (number, cut) in (1..).zip(&cuts) {
+        let seid = format!("SE{number}");
+        let select = format!("APDU {seid} {SELECT}");
+        let expected = match *cut {
+            // What a disk lost after the answer is not a power cut: here the last try is forgotten with it.
+            cut if cut == last => "+006 002 63C2",
+            cut if cut >= born => "+006 002 63C3",
+            // Without its first record the element knows no PIN: nobody gets in.
+            HEADER.. => "+006 002 6984",
+            _ => "-906 001 internal error",
+        };
+        let tries = format!("APDU {seid} 00200080");
+        alice.check(&[&select, &tries], expected).await;
+        alice.check(&["ECHO still"], "+009 001 still").await;
+    }
+}
+
 /// Makes a key in slot 9A of SE1 and returns its public half.
 fn make_key(world: &World, secrets: &Secrets) -> Vec<u8> {
     let grid = world.node.grid();

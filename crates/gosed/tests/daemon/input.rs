@@ -5,6 +5,23 @@ use crate::world::{SELECT, World};
 /// Sends bytes on a connection of its own and compares everything that comes back; then another
 /// connection, opened before, is served.
 async fn check(world: &World, sent: &[u8], expected: &str) {
+    let (got, ended) = converse(world, sent).await;
+    ended.unwrap();
+    assert_told(sent, &got, expected);
+}
+
+/// The same where the session closes before everything that was sent is read: TCP may then say so.
+async fn check_cut(world: &World, sent: &[u8], expected: &str) {
+    let (got, _) = converse(world, sent).await;
+    assert_told(sent, &got, expected);
+}
+
+fn assert_told(sent: &[u8], got: &str, expected: &str) {
+    let beginning = String::from_utf8_lossy(&sent[..sent.len().min(80)]);
+    assert_eq!(got, expected, "{beginning:?}");
+}
+
+async fn converse(world: &World, sent: &[u8]) -> (String, std::io::Result<()>) {
     let mut other = world.bob().await;
     other.check(&["ECHO here"], "+009 001 here").await;
     let mut client = world.alice().await;
@@ -14,15 +31,9 @@ async fn check(world: &World, sent: &[u8], expected: &str) {
     tokio::io::AsyncWriteExt::flush(&mut client.stream)
         .await
         .unwrap();
-    let (got, ended) = client.rest().await;
-    ended.unwrap();
-    assert_eq!(
-        got,
-        expected,
-        "{:?}",
-        String::from_utf8_lossy(&sent[..sent.len().min(80)])
-    );
+    let told = client.rest().await;
     other.check(&["ECHO still"], "+009 001 still").await;
+    told
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -40,57 +51,63 @@ async fn errors_that_close_the_session() {
         "BEGIN\r\n-301 001 BEGIN inside a request\r\nEND\r\n",
     )
     .await;
+    let told = |status: &str| format!("BEGIN\r\n{status}\r\nEND\r\n");
     let long = format!("BEGIN {}\r\n", "x".repeat(65));
-    let got = first_status(&world, long.as_bytes()).await;
-    assert!(got.starts_with("-302 000 "), "{got}");
+    let longer = "-302 000 request identifier longer than 64 characters";
+    check(&world, long.as_bytes(), &told(longer)).await;
     let long = format!("BEGIN\r\nAPDU SE1 {}\r\n", "00".repeat(70_001));
-    let got = first_status(&world, long.as_bytes()).await;
-    assert!(got.starts_with("-501 001 "), "{got}");
-    let got = first_status(&world, b"BEGIN\r\nECHO a\x00b\r\n").await;
-    assert!(got.starts_with("-500 001 "), "{got}");
+    let longer = "-501 001 line longer than 140000 bytes";
+    check_cut(&world, long.as_bytes(), &told(longer)).await;
+    let byte = "-500 001 byte outside printable ASCII";
+    check(&world, b"BEGIN\r\nECHO a\x00b\r\n", &told(byte)).await;
     let many = format!("BEGIN\r\n{}END\r\n", "ECHO a\r\n".repeat(1000));
-    let got = first_status(&world, many.as_bytes()).await;
-    assert!(got.starts_with("-500 "), "{got}");
-}
-
-/// The only status line of a response after which the session closes.
-async fn first_status(world: &World, sent: &[u8]) -> String {
-    let mut client = world.alice().await;
-    tokio::io::AsyncWriteExt::write_all(&mut client.stream, sent)
-        .await
-        .unwrap();
-    tokio::io::AsyncWriteExt::flush(&mut client.stream)
-        .await
-        .unwrap();
-    let (got, _) = client.rest().await;
-    let lines: Vec<_> = got.split("\r\n").collect();
-    assert_eq!(
-        (lines[0], lines[2], lines.len()),
-        ("BEGIN", "END", 4),
-        "{got}"
-    );
-    lines[1].to_owned()
+    let lines = "-500 999 more than 999 command lines";
+    check_cut(&world, many.as_bytes(), &told(lines)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn errors_that_do_not() {
     let world = World::small().await;
     let mut alice = world.alice().await;
-    alice.check(&["QUIT"], "-100 001…").await;
-    alice.check(&["get-version"], "-100 001…").await;
-    alice.check(&["APDU SE1 00A"], "-506 001…").await;
-    alice.check(&["APDU SE1 00A40"], "-506 001…").await;
-    alice.check(&["APDU SE1 00x404"], "-506 001…").await;
-    alice.check(&["APDU SE1"], "-506 001…").await;
-    alice.check(&["APDU SE1 00A40400FF00"], "-506 001…").await;
-    alice.check(&["SET-VERSION 1.0"], "-403 001…").await;
-    alice.check(&["SEN SE1 name"], "-210 001…").await;
-    alice.check(&["GET-SEN SE1"], "-211 001…").await;
-    alice.check(&["POWERON"], "-508 001…").await;
+    let mut other = world.bob().await;
+    let (unknown, hex) = ("-100 001 unknown command", "-506 001 malformed hexadecimal");
+    for (line, answer) in [
+        ("QUIT", unknown),
+        ("get-version", unknown),
+        ("APDU SE1 00A", hex),
+        ("APDU SE1 00A40", hex),
+        ("APDU SE1 00x404", hex),
+        ("APDU SE1 00 A4 04 00", "-506 001 malformed APDU"),
+        ("APDU SE1", "-506 001 missing parameter"),
+        ("APDU SE1 00A404", "-506 001 malformed APDU"),
+        ("APDU SE1 00A40400FF00", "-506 001 malformed APDU"),
+        ("APDU SE1 00A4040000FFFF00", "-506 001 malformed APDU"),
+        (
+            "APDU SE1 00A40400 CONTINUE=9",
+            "-506 001 malformed value of CONTINUE, MORE or FETCH",
+        ),
+        (
+            "APDU SE1 00A40400 MOST=61",
+            "-406 001 unsupported parameter",
+        ),
+        ("SET-VERSION 1.0", "-403 001 version not supported"),
+        ("SET-VERSION one", "-503 001 malformed version"),
+        ("SEN SE1 name", "-210 001 not implemented"),
+        ("GET-SEN SE1", "-211 001 not implemented"),
+        ("POWERON", "-508 001 missing parameter"),
+        ("POWERON S/1", "-508 001 malformed SEID"),
+        ("RESET SE1 HOT", "-405 001 unsupported parameter"),
+        ("LIST all", "-504 001 too many parameters"),
+    ] {
+        alice.check(&[line], answer).await;
+        other.check(&["ECHO still"], "+009 001 still").await;
+    }
     // The rest of a request is ignored after an error; the session goes on.
     let mut lines = vec!["ECHO a APPEND", "FOO"];
     lines.resize(102, "ECHO never");
-    alice.check(&lines, "+009 001 a|-100 002…").await;
+    alice
+        .check(&lines, "+009 001 a|-100 002 unknown command")
+        .await;
     alice.check(&["LIST"], "+004 001 SE1 SE2").await;
     // 999 command lines are allowed.
     alice.check(&["ECHO a"; 999], "+009 999 a").await;

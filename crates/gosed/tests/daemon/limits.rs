@@ -25,6 +25,8 @@ async fn half_a_request_then_silence() {
     silent.check(&["POWERON SE1"], "+008 001…").await;
     silent.send("BEGIN\r\nECHO a APPEND\r\nAPDU SE").await;
     let start = Instant::now();
+    let mut other = world.bob().await;
+    other.check(&["ECHO served"], "+009 001 served").await;
     let (got, ended) = silent.rest().await;
     assert_eq!((got.as_str(), ended.is_ok()), ("", true));
     assert!(
@@ -115,7 +117,14 @@ async fn a_client_that_never_reads() {
             }
         }
     };
-    timeout(PATIENCE, sent).await.unwrap();
+    let served = async {
+        let mut other = world.bob().await;
+        while start.elapsed() < Duration::from_secs(1) {
+            other.check(&["ECHO served"], "+009 001 served").await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::join!(timeout(PATIENCE, sent), served).0.unwrap();
     assert!(start.elapsed() < Duration::from_secs(10));
     world
         .root()

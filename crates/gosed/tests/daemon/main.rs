@@ -11,5 +11,6 @@ mod input;
 mod limits;
 mod locks;
 mod process;
+mod reference_client;
 mod reload;
 mod world;

@@ -15,7 +15,7 @@ use gose_testkit::pki::Authority;
 use crate::world::{PATIENCE, SELECT, write_master_key};
 
 /// `gosed run`, with the address that it listens on. Killed when dropped.
-struct Daemon {
+pub(crate) struct Daemon {
     child: Child,
     port: String,
     log: mpsc::Receiver<String>,
@@ -54,7 +54,7 @@ impl Daemon {
     }
 
     /// The next line of the log that holds this text.
-    fn wait_for(&self, text: &str) -> String {
+    pub(crate) fn wait_for(&self, text: &str) -> String {
         loop {
             let line = self.log.recv_timeout(PATIENCE).unwrap();
             if line.contains(text) {
@@ -82,14 +82,14 @@ impl Drop for Daemon {
     }
 }
 
-struct Place {
-    dir: tempfile::TempDir,
+pub(crate) struct Place {
+    pub(crate) dir: tempfile::TempDir,
     users: Authority,
-    machines: Authority,
+    pub(crate) machines: Authority,
 }
 
 impl Place {
-    fn new(more: &str) -> Self {
+    pub(crate) fn new(more: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let place = Self {
             users: Authority::new("users"),
@@ -132,12 +132,17 @@ user-anchor-files = ["users.pem"]
         std::fs::write(self.dir.path().join("gosed.toml"), text.to_owned() + more).unwrap();
     }
 
-    fn start(&self) -> Daemon {
+    pub(crate) fn start(&self) -> Daemon {
         Daemon::start(&self.dir.path().join("gosed.toml"))
     }
 
     /// `openssl s_client`, as a person would use it.
     fn s_client(&self, daemon: &Daemon) -> Typed {
+        self.s_client_with(daemon, &["-alpn", "racs/0.2"])
+    }
+
+    /// The same with other options.
+    pub(crate) fn s_client_with(&self, daemon: &Daemon, options: &[&str]) -> Typed {
         let mut child = Command::new("openssl")
             .current_dir(self.dir.path())
             .args(["s_client", "-quiet", "-connect"])
@@ -150,7 +155,8 @@ user-anchor-files = ["users.pem"]
                 "-CAfile",
                 "machines.pem",
             ])
-            .args(["-verify_return_error", "-alpn", "racs/0.2"])
+            .arg("-verify_return_error")
+            .args(options)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -165,14 +171,14 @@ user-anchor-files = ["users.pem"]
 }
 
 /// A conversation typed by hand.
-struct Typed {
+pub(crate) struct Typed {
     child: Child,
     input: ChildStdin,
-    output: BufReader<ChildStdout>,
+    pub(crate) output: BufReader<ChildStdout>,
 }
 
 impl Typed {
-    fn say(&mut self, lines: &str) -> String {
+    pub(crate) fn say(&mut self, lines: &str) -> String {
         self.input.write_all(lines.as_bytes()).unwrap();
         let mut response = String::new();
         while !response.ends_with("END\r\n") {

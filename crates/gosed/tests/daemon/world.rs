@@ -65,7 +65,17 @@ impl World {
 
     /// Stops the node and starts another one in its place.
     pub(crate) async fn restart(self, settings: &Settings) -> Self {
+        self.restart_after(settings, |_| {}).await
+    }
+
+    /// The same, with something done to the directory while no node runs.
+    pub(crate) async fn restart_after(
+        self,
+        settings: &Settings,
+        between: impl FnOnce(&std::path::Path),
+    ) -> Self {
         self.node.stop().await;
+        between(self.dir.path());
         let config = Config::parse(&text(self.dir.path().to_str().unwrap(), settings)).unwrap();
         let node = Node::new(config).unwrap().start().await.unwrap();
         Self { node, ..self }
