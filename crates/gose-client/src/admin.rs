@@ -21,6 +21,11 @@ pub enum Action {
     },
     /// Lists the virtual machines that run: one's own, or all for the operator.
     VmList,
+    /// Tells what an element was used for since its node started.
+    ElementUse {
+        /// The element.
+        seid: String,
+    },
 }
 
 /// A virtual machine to create.
@@ -53,6 +58,8 @@ pub enum Answer {
         /// In the order of their UUIDs.
         vms: Vec<Vm>,
     },
+    /// What an element was used for.
+    Use(ElementUse),
     /// Nothing was done.
     Refused {
         /// One word of what is below.
@@ -74,6 +81,40 @@ pub struct Vm {
     pub id: String,
     /// Its elements.
     pub seid: Vec<String>,
+}
+
+/// Counters of a software element since its node started: commands, the primitives that they ran, bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct ElementUse {
+    /// Command APDUs.
+    pub commands: u64,
+    /// 64-byte blocks compressed by a hash function.
+    pub hash_blocks: u64,
+    /// RSA private operations.
+    pub rsa_private: u64,
+    /// RSA public operations.
+    pub rsa_public: u64,
+    /// ECDSA signatures.
+    pub ecdsa_sign: u64,
+    /// ECDSA verifications.
+    pub ecdsa_verify: u64,
+    /// Key agreements and ephemeral keys on elliptic curves.
+    pub ec_agree: u64,
+    /// Long-term key pairs made.
+    pub key_generate: u64,
+    /// Bytes through ciphers.
+    pub cipher_bytes: u64,
+    /// Bytes of command and response APDUs.
+    pub io_bytes: u64,
+}
+
+impl ElementUse {
+    /// Signatures and decryptions with long-term keys.
+    #[must_use]
+    pub fn private_operations(&self) -> u64 {
+        self.rsa_private + self.ecdsa_sign
+    }
 }
 
 /// Why nothing was done.

@@ -1,7 +1,10 @@
-//! `gose element list|init|power|reset|apdu|info|plug`.
+//! `gose element list|init|power|reset|apdu|info|use|plug`.
 
 use clap::{Args, Subcommand};
-use gose_client::RemoteElement;
+use gose_client::{
+    RemoteElement,
+    admin::{self, Action},
+};
 use gose_element::{Atr, Outcomes, Script, SecureElement, Step};
 use gose_proto::{apdu::Command, hex};
 use serde::Serialize;
@@ -23,6 +26,8 @@ pub(crate) enum Verb {
     Apdu(Apdu),
     /// Tell what an element says of itself: answer to reset and applications
     Info(Info),
+    /// Tell what an element was used for since its node started: commands, keys, primitives
+    Use(Use),
     /// Put an element into a virtual reader of pcscd, until one of the two goes away
     Plug(crate::reader::Plug),
 }
@@ -32,6 +37,15 @@ pub(crate) enum Verb {
 pub(crate) struct List {
     #[command(flatten)]
     node: Node,
+}
+
+/// Flags of `use`.
+#[derive(Args)]
+pub(crate) struct Use {
+    #[command(flatten)]
+    node: Node,
+    /// The element
+    seid: String,
 }
 
 /// Flags of `power`.
@@ -92,6 +106,7 @@ impl Verb {
             Self::Reset(flags) => flags.run(output),
             Self::Apdu(flags) => flags.run(output),
             Self::Info(flags) => flags.run(output),
+            Self::Use(flags) => flags.run(output),
             Self::Plug(flags) => flags.once(output),
         }
     }
@@ -238,6 +253,35 @@ const KNOWN: [(&str, &str); 2] = [
     ("PIV", "A000000308000010000100"),
     ("EAP-TLS", "F0474F534545415001"),
 ];
+
+impl Use {
+    fn run(&self, output: &Output) -> Result<(), Failure> {
+        let action = Action::ElementUse {
+            seid: self.seid.clone(),
+        };
+        let admin::Answer::Use(used) = self.node.ask(&action)? else {
+            return Err(Failure::Remote("an answer of another kind".into()));
+        };
+        output.result(&used, |used| {
+            format!(
+                "commands              {}\nRSA private           {}\nRSA public            {}\n\
+                 ECDSA signatures      {}\nECDSA verifications   {}\nEC agreements         {}\n\
+                 key pairs made        {}\nhash blocks (64 B)    {}\nbytes through ciphers {}\n\
+                 bytes of APDUs        {}\n",
+                used.commands,
+                used.rsa_private,
+                used.rsa_public,
+                used.ecdsa_sign,
+                used.ecdsa_verify,
+                used.ec_agree,
+                used.key_generate,
+                used.hash_blocks,
+                used.cipher_bytes,
+                used.io_bytes
+            )
+        })
+    }
+}
 
 impl Info {
     fn run(&self, output: &Output) -> Result<(), Failure> {

@@ -17,6 +17,7 @@ mod racs;
 mod reader;
 mod secrets;
 mod terminal;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -62,6 +63,9 @@ enum Noun {
     Racs(racs::Args),
     /// Keep an element in a virtual reader of pcscd, so that programs of this machine use it as a card
     Reader(reader::Plug),
+    /// Virtual machines of a hypervisor node
+    #[command(subcommand)]
+    Vm(vm::Verb),
 }
 
 fn main() -> ExitCode {
@@ -83,6 +87,7 @@ fn main() -> ExitCode {
         Noun::Pki(verb) => verb.run(&output),
         Noun::Racs(args) => args.run(&output),
         Noun::Reader(plug) => plug.forever(&output),
+        Noun::Vm(verb) => verb.run(&output),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

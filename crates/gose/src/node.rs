@@ -3,7 +3,11 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use gose_client::{Connection, Endpoint, RemoteElement, tls};
+use gose_client::{
+    Connection, Endpoint, RemoteElement,
+    admin::{self, Action, Answer},
+    tls,
+};
 use gose_element::Seid;
 
 use crate::Failure;
@@ -40,6 +44,23 @@ impl Node {
     /// # Errors
     /// [`Failure::Local`] when files are missing or wrong.
     pub(crate) fn endpoint(&self) -> Result<Endpoint, Failure> {
+        self.endpoint_for(tls::RACS)
+    }
+
+    /// Asks the management plane.
+    ///
+    /// # Errors
+    /// [`Failure::Local`] when files are missing or wrong, [`Failure::Remote`] for everything else.
+    pub(crate) fn ask(&self, action: &Action) -> Result<Answer, Failure> {
+        let mut link = self.endpoint_for(tls::ADMIN)?.link()?;
+        match admin::ask(&mut link, action) {
+            Ok(Answer::Refused { text, .. }) => Err(Failure::Remote(text)),
+            Ok(answer) => Ok(answer),
+            Err(error) => Err(Failure::Remote(error.to_string())),
+        }
+    }
+
+    fn endpoint_for(&self, protocol: &[u8]) -> Result<Endpoint, Failure> {
         let Some(node) = &self.node else {
             let socket = self.socket.clone();
             return Ok(Endpoint::Unix(
@@ -54,7 +75,7 @@ impl Node {
         Ok(Endpoint::Tls {
             address,
             name: tls::server_name(self.server_name.as_deref().unwrap_or(&host))?,
-            config: tls::client_config(&identity, tls::load_anchors(ca)?, tls::RACS)?,
+            config: tls::client_config(&identity, tls::load_anchors(ca)?, protocol)?,
         })
     }
 

@@ -1,6 +1,7 @@
 //! The daemon: grid node, hypervisor, authentication server.
 #![forbid(unsafe_code)]
 
+pub mod admin;
 pub mod auth;
 pub mod config;
 pub mod demo;

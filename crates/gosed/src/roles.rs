@@ -3,10 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::{
+    admin::AdminHandler,
     auth::{EapChannel, Identity, Pool, Tuning},
     config::{AuthenticationServer, Caller, Config, Text},
     grid::Grid,
-    hypervisor::{AdminHandler, Middleware, MiddlewareError},
+    hypervisor::{Middleware, MiddlewareError},
     keys::{self, KeyError},
     listen::{ADMIN, EAP},
     node::Node,
@@ -64,8 +65,9 @@ pub fn take_up(node: &mut Node) -> Result<Roles, RoleError> {
     let middleware = hypervisor(node)?;
     if let Some(middleware) = &middleware {
         node.know_tokens(middleware.generations());
-        node.register(ADMIN, Arc::new(AdminHandler::new(middleware.clone())));
     }
+    let admin = AdminHandler::new(node.grid().clone(), middleware.clone());
+    node.register(ADMIN, Arc::new(admin));
     let server = node.config().authentication_server.clone();
     let mut radius = None;
     let pool = match server {

@@ -5,9 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use gose_card::timing::Profile;
 use gose_client::{
     Endpoint,
-    admin::{self, Action, Answer, Vm, VmCreate},
+    admin::{self, Action, Answer, ElementUse, Vm, VmCreate},
     tls::{self, Identity},
 };
 use gose_element::drive::piv::Slot;
@@ -76,7 +77,7 @@ impl<'a> Play<'a> {
         if slow {
             (self.step)("profile paper-2014: cards that take their time");
             self.site = self.site.slow_authentication()?;
-            Self::paper(&mut self.report, &mut a)?;
+            self.paper(&mut a)?;
         }
         for mut guest in [a, b] {
             guest.line.send(&Order::Quit)?;
@@ -154,13 +155,17 @@ impl<'a> Play<'a> {
     /// Phase 2: each version, full and resumed, each often enough for a median.
     fn authenticate(&mut self, a: &mut Running) -> Result<(), Failure> {
         for (identity, version) in [("tls13", "TLS 1.3"), ("tls12", "TLS 1.2")] {
+            let before = self.used("SE-A")?;
             let full = self.times(a, &format!("{identity}-full"), false)?;
+            let full_keys = self.private_operations("SE-A", &before)?;
             // The first one fills the element's session cache.
             let first = a.line.done(&authenticate("SE-A", identity, true))?;
             if first.resumed {
                 return Err("the first session of an identity is a full one".into());
             }
+            let before = self.used("SE-A")?;
             let resumed = self.times(a, identity, true)?;
+            let resumed_keys = self.private_operations("SE-A", &before)?;
             let (full_ms, resumed_ms) = (median(&mut times(&full)), median(&mut times(&resumed)));
             let (full_trips, last) = (full[0].round_trips, full[full.len() - 1]);
             if version == "TLS 1.3" {
@@ -172,7 +177,7 @@ impl<'a> Play<'a> {
                 &format!("2 authenticate, {version} full"),
                 times(&full),
                 last,
-                1,
+                full_keys,
                 "2.0 s",
             );
             let last = resumed[resumed.len() - 1];
@@ -180,7 +185,7 @@ impl<'a> Play<'a> {
                 &format!("2 authenticate, {version} resumed"),
                 times(&resumed),
                 last,
-                0,
+                resumed_keys,
                 "0.5 s",
             );
         }
@@ -206,6 +211,17 @@ impl<'a> Play<'a> {
             figures.push(one);
         }
         Ok(figures)
+    }
+
+    /// What an element of the grid was used for so far.
+    fn used(&self, seid: &str) -> Result<ElementUse, Failure> {
+        used(&self.site, seid)
+    }
+
+    /// Private-key operations a round since `before`.
+    fn private_operations(&self, seid: &str, before: &ElementUse) -> Result<u64, Failure> {
+        let done = self.used(seid)?.private_operations() - before.private_operations();
+        Ok(done / self.rounds as u64)
     }
 
     /// Phase 3.
@@ -354,15 +370,19 @@ impl<'a> Play<'a> {
     }
 
     /// Guest A's slow element, and slow server elements: full, resumed, 1,000 bytes in the element.
-    fn paper(report: &mut Report, a: &mut Running) -> Result<(), Failure> {
+    fn paper(&mut self, a: &mut Running) -> Result<(), Failure> {
+        let start = self.used("SE-SLOW")?;
         let full = a.line.done(&authenticate("SE-SLOW", "tls12", false))?;
+        let between = self.used("SE-SLOW")?;
         let resumed = a.line.done(&authenticate("SE-SLOW", "tls12", false))?;
+        let end = self.used("SE-SLOW")?;
         if full.resumed || !resumed.resumed {
             return Err("a full session and a resumed one were expected".into());
         }
         let bytes = a.line.done(&Order::ElementTransfer { bytes: 1000 })?;
-        report.paper_full = paper(&full, REST[0], 2.0);
-        report.paper_resumed = paper(&resumed, REST[1], 0.5);
+        let report = &mut self.report;
+        report.paper_full = paper(&full, &start, &between, REST[0], 2.0);
+        report.paper_resumed = paper(&resumed, &between, &end, REST[1], 0.5);
         report.paper_profile_full_s = report.paper_full.sum_s;
         report.paper_profile_resumed_s = report.paper_resumed.sum_s;
         report.paper_profile_1000_bytes_s = bytes.sealed_ms / 1000.0;
@@ -392,16 +412,36 @@ impl<'a> Play<'a> {
     }
 }
 
-/// What the client element took, and what both took.
-fn paper(figures: &Figures, rest_s: f64, paper_s: f64) -> Paper {
+/// What the client element took, part by part as its price list says, and what both took.
+fn paper(
+    figures: &Figures,
+    before: &ElementUse,
+    after: &ElementUse,
+    rest_s: f64,
+    paper_s: f64,
+) -> Paper {
+    let price = |count: u64, each: Duration| each.as_secs_f64() * count as f64;
+    let list = &Profile::PAPER_2014;
     let waited_s = figures.element_ms / 1000.0;
     Paper {
+        hashing_s: price(after.hash_blocks - before.hash_blocks, list.hash_block),
+        rsa_s: price(after.rsa_private - before.rsa_private, list.rsa_private)
+            + price(after.rsa_public - before.rsa_public, list.rsa_public),
+        cipher_s: price(after.cipher_bytes - before.cipher_bytes, list.cipher_byte),
+        io_s: price(after.io_bytes - before.io_bytes, list.io_byte),
         rest_s,
         waited_s,
         sum_s: waited_s + rest_s,
         both_cards_s: figures.t2_ms / 1000.0,
         paper_s,
-        ..Paper::default()
+    }
+}
+
+fn used(site: &Site, seid: &str) -> Result<ElementUse, Failure> {
+    let admin = Endpoint::Unix(site.folder.join("grid/admin.sock"));
+    match ask(&admin, &Action::ElementUse { seid: seid.into() })? {
+        Answer::Use(used) => Ok(used),
+        other => Err(format!("the counters of {seid} were asked for: {other:?}").into()),
     }
 }
 

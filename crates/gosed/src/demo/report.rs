@@ -31,6 +31,7 @@ pub(super) struct Attempt {
 pub(super) struct Paper {
     pub(super) hashing_s: f64,
     pub(super) rsa_s: f64,
+    pub(super) cipher_s: f64,
     pub(super) io_s: f64,
     pub(super) rest_s: f64,
     pub(super) sum_s: f64,
@@ -102,11 +103,13 @@ impl Report {
         }
         let _ = writeln!(
             out,
-            "\nprofile paper-2014, real waiting, client element, TLS 1.2 ECDHE-RSA (elliptic curves cost nothing)\n{:12} {:>9} {:>7} {:>7} {:>16} {:>7} {:>7}   {:>22}",
+            "\nprofile paper-2014, real waiting, client element, TLS 1.2 ECDHE-RSA (elliptic curves cost nothing)\n{:12} {:>9} {:>7} {:>9} {:>7} {:>9} {:>18} {:>7} {:>7}   {:>22}",
             "",
             "hashing",
             "RSA",
+            "ciphers",
             "I/O",
+            "waited",
             "unexplained rest",
             "sum",
             "paper",
@@ -115,10 +118,12 @@ impl Report {
         for (name, paper) in [("full", &self.paper_full), ("resumed", &self.paper_resumed)] {
             let _ = writeln!(
                 out,
-                "{name:12} {:>7.2} s {:>5.2} s {:>5.2} s {:>14.2} s {:>5.2} s {:>5.1} s   {:>20.2} s",
+                "{name:12} {:>7.2} s {:>5.2} s {:>7.2} s {:>5.2} s {:>7.2} s {:>16.2} s {:>5.2} s {:>5.1} s   {:>20.2} s",
                 paper.hashing_s,
                 paper.rsa_s,
+                paper.cipher_s,
                 paper.io_s,
+                paper.waited_s,
                 paper.rest_s,
                 paper.sum_s,
                 paper.paper_s,

@@ -7,6 +7,7 @@ mod lease;
 mod peer;
 mod policy;
 mod slot;
+mod used;
 mod worker;
 
 use std::{
@@ -26,6 +27,7 @@ pub use lease::{Lease, PoweredOn, Ran};
 pub use peer::{Bound, Eviction, Evictions, Names, Peer, RequestName, Sid};
 pub use policy::{Plane, Policy};
 pub use slot::{Opener, Runs, Spec};
+pub use used::{Counted, Used};
 
 use crate::metrics::Metrics;
 use slot::Slot;
@@ -139,6 +141,17 @@ impl Grid {
     /// A session identifier that was never used in this process.
     pub fn new_sid(&self) -> Sid {
         Sid(self.next_sid.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// What an element was used for, for whoever administers it.
+    ///
+    /// # Errors
+    /// [`Refusal::Unauthorised`], also where there is no such element.
+    pub fn used(&self, peer: &Peer, seid: Seid) -> Result<Counted, Refusal> {
+        match self.table.load().by_seid.get(&seid) {
+            Some(slot) if self.plane(peer, seid) == Some(Plane::Management) => Ok(slot.used()),
+            _ => Err(Refusal::Unauthorised),
+        }
     }
 
     /// The elements that a peer may use, in the order of the slots.

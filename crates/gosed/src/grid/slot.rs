@@ -10,7 +10,7 @@ use std::{
 use gose_element::{ElementError, SecureElement, Seid, SlotId};
 use tokio::sync::Notify;
 
-use super::{Evictions, Peer, Refusal, Sid, worker::Worker};
+use super::{Counted, Evictions, Peer, Refusal, Sid, Used, worker::Worker};
 
 /// Makes the element of a slot ready; may block where the element runs on a thread of its own.
 pub type Opener = Arc<dyn Fn(&Peer) -> Result<Box<dyn SecureElement>, ElementError> + Send + Sync>;
@@ -38,6 +38,8 @@ pub struct Spec {
     pub place: Box<str>,
     /// How it is made ready, at its first use or at each.
     pub open: Opener,
+    /// What it was used for, where the node can count it: software elements.
+    pub used: Arc<Used>,
 }
 
 impl Spec {
@@ -49,6 +51,7 @@ impl Spec {
             runs,
             place: image.to_string_lossy().into(),
             open,
+            used: Arc::default(),
         }
     }
 }
@@ -98,6 +101,10 @@ impl Slot {
 
     pub(super) fn seid(&self) -> Seid {
         self.spec.seid
+    }
+
+    pub(super) fn used(&self) -> Counted {
+        self.spec.used.counted()
     }
 
     pub(super) fn id(&self) -> SlotId {

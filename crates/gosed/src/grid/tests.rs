@@ -99,6 +99,7 @@ fn world(runs: Runs, delay: Duration) -> World {
             runs,
             place: name.into(),
             open,
+            used: Arc::default(),
         }
     });
     let grid = Grid::new(specs.into(), policy(USERS), Duration::from_millis(100));

@@ -3,7 +3,7 @@
 //! A guest reaches its own element and no other, after a TLS handshake that only this hypervisor's
 //! element can sign, for a token that names this guest.
 
-mod admin;
+mod actions;
 pub mod attach;
 pub mod domain;
 pub mod driver;
@@ -15,5 +15,5 @@ pub mod middleware;
 pub mod process;
 pub mod token;
 
-pub use admin::AdminHandler;
+pub(crate) use actions::perform;
 pub use middleware::{Middleware, MiddlewareError};

@@ -27,7 +27,7 @@ pub use private::private_file;
 
 use crate::{
     config::{Config, Slot, SlotKind},
-    grid::{Opener, Runs, Spec},
+    grid::{Opener, Runs, Spec, Used},
 };
 
 /// Why the elements of a configuration are not there.
@@ -157,6 +157,7 @@ impl Parts<'_> {
                     runs: Runs::Thread,
                     place: format!("{reader:?}").into(),
                     open: Arc::new(move |_| Ok(reach())),
+                    used: Arc::default(),
                 }))
             }
             SlotKind::Remote { node, seid: there } => {
@@ -168,6 +169,7 @@ impl Parts<'_> {
                     runs: Runs::ThreadEachLease,
                     place,
                     open,
+                    used: Arc::default(),
                 }))
             }
         }
@@ -205,19 +207,27 @@ impl Parts<'_> {
             None => Arc::new(SoftwareKeyStore),
         };
         let adopt = adopt.clone();
+        let used = Arc::new(Used::default());
+        let counter = used.clone();
         let open: Opener = Arc::new(move |_| {
             let image = software::Image {
                 path: &path,
                 seid,
                 master: key.clone(),
             };
-            software::open(&image, timing, keys.clone(), &adopt)
+            let surroundings = software::Surroundings {
+                timing,
+                keys: keys.clone(),
+                used: counter.clone(),
+            };
+            software::open(&image, surroundings, &adopt)
         });
         Some(Spec {
             seid,
             runs,
             place,
             open,
+            used,
         })
     }
 }

@@ -14,7 +14,7 @@ use gose_element::{Atr, ElementError, SecureElement, Seid};
 use gose_proto::apdu::Response;
 
 use super::file::ImageFile;
-use crate::config::KeySlot;
+use crate::{config::KeySlot, grid::Used};
 
 /// A card whose image is a file.
 struct Software(Hosted<FileHost>);
@@ -23,6 +23,17 @@ struct Software(Hosted<FileHost>);
 struct FileHost {
     image: ImageFile,
     timing: Option<&'static Profile>,
+    used: Arc<Used>,
+}
+
+/// What a card finds on this machine.
+pub(super) struct Surroundings {
+    /// The card whose slowness it imitates.
+    pub(super) timing: Option<&'static Profile>,
+    /// Holds its private keys.
+    pub(super) keys: Arc<dyn KeyStore>,
+    /// Counts what it does.
+    pub(super) used: Arc<Used>,
 }
 
 /// Where a card's memory is.
@@ -36,10 +47,10 @@ pub(super) struct Image<'a> {
 /// store has under these identifiers.
 pub(super) fn open(
     image: &Image<'_>,
-    timing: Option<&'static Profile>,
-    keys: Arc<dyn KeyStore>,
+    surroundings: Surroundings,
     adopt: &[(KeySlot, Vec<u8>)],
 ) -> Result<Box<dyn SecureElement>, ElementError> {
+    let Surroundings { timing, keys, used } = surroundings;
     let storage = |error: &dyn std::fmt::Display| ElementError::Storage(error.to_string());
     let opened = crate::long_step(|| ImageFile::open(image.path, image.seid, image.master.clone()));
     let (mut image, mut nvm) = opened.map_err(|error| storage(&error))?;
@@ -55,7 +66,11 @@ pub(super) fn open(
     let card = factory::new_card(nvm, keys);
     Ok(Box::new(Software(Hosted::new(
         card,
-        FileHost { image, timing },
+        FileHost {
+            image,
+            timing,
+            used,
+        },
     ))))
 }
 
@@ -65,6 +80,7 @@ impl Host for FileHost {
     }
 
     fn spend(&mut self, cost: &Cost) {
+        self.used.count(cost);
         if let Some(profile) = self.timing {
             std::thread::sleep(profile.price(cost));
         }

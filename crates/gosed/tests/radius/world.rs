@@ -153,6 +153,7 @@ fn spec(name: &str, element: Box<dyn SecureElement>) -> Spec {
         runs: Runs::Inline,
         place: name.into(),
         open: Arc::new(move |_| element.lock().unwrap().take().ok_or(ElementError::Absent)),
+        used: Arc::default(),
     }
 }
 

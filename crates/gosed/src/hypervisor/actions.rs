@@ -1,21 +1,16 @@
-//! `gose-admin/1`: actions are parsed, authorised, executed, answered; in this order, default deny.
+//! Actions on virtual machines: authorised, then executed; default deny.
 
-use std::{pin::Pin, sync::Arc};
-
-use gose_client::admin::{self, Action, Answer, Refusal, Vm, VmCreate};
-use gose_element::Seid;
-use gose_proto::identity::VmId;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    time::timeout,
-};
+use std::sync::Arc;
 
 use super::middleware::{Creator, Listed, Middleware, MiddlewareError, Start};
 use crate::{
+    admin::{Denied, denied},
     config::{self, Seids},
-    grid::{Names, Peer},
-    listen::{BoxedStream, Connection, Handler},
+    grid::Names,
 };
+use gose_client::admin::{Action, Answer, Refusal, Vm, VmCreate};
+use gose_element::Seid;
+use gose_proto::identity::VmId;
 
 /// Arguments that a creator may add, and characters of each.
 const ARGUMENTS: (usize, usize) = (16, 256);
@@ -23,88 +18,13 @@ const ARGUMENTS: (usize, usize) = (16, 256);
 /// Elements that one virtual machine may have.
 const ELEMENTS: usize = 16;
 
-/// Serves `gose-admin/1` with the hypervisor's actions.
-pub struct AdminHandler(Arc<Middleware>);
-
-impl AdminHandler {
-    /// For this hypervisor.
-    #[must_use]
-    pub fn new(middleware: Arc<Middleware>) -> Self {
-        Self(middleware)
-    }
-
-    async fn converse(&self, mut connection: Connection) -> Result<(), admin::AdminError> {
-        let idle = std::time::Duration::from_secs(60);
-        loop {
-            let action = tokio::select! {
-                biased;
-                () = connection.stop.stopped() => return Ok(()),
-                eviction = connection.peer.evictions.wait() => {
-                    tracing::info!(peer = %connection.peer, ?eviction, "management session ends");
-                    return Ok(());
-                }
-                action = timeout(idle, read(&mut connection.stream)) => match action {
-                    Ok(Ok(Some(action))) => action,
-                    Ok(Ok(None)) | Err(_) => return Ok(()),
-                    Ok(Err(error)) => return Err(error),
-                },
-            };
-            let answer = self.answer(&connection.peer, &action);
-            let frame = admin::encode(&answer)?;
-            let sent = connection.stream.write_all(&frame);
-            timeout(idle, sent).await.map_err(std::io::Error::from)??;
-            timeout(idle, connection.stream.flush())
-                .await
-                .map_err(std::io::Error::from)??;
-        }
-    }
-
-    /// The audit of the management plane: who asked for what, and what came of it.
-    fn answer(&self, peer: &Peer, json: &[u8]) -> Answer {
-        let Ok(action) = serde_json::from_slice::<Action>(json) else {
-            tracing::warn!(peer = %peer, "management: not an action");
-            return refused(
-                Refusal::Malformed,
-                "the message is no action of this version",
-            );
-        };
-        let done = authorise(&self.0, &peer.names, &action)
-            .and_then(|authorised| execute(&self.0, authorised));
-        match done {
-            Ok(answer) => {
-                tracing::info!(peer = %peer, ?action, "management: done");
-                answer
-            }
-            Err(Denied { reason, cause }) => {
-                tracing::warn!(peer = %peer, ?action, reason = cause, "management: refused");
-                refused(reason, sentence(reason))
-            }
-        }
-    }
-}
-
-impl Handler for AdminHandler {
-    fn serve(&self, connection: Connection) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
-        Box::pin(async move {
-            let peer = connection.peer.clone();
-            if let Err(error) = self.converse(connection).await {
-                tracing::warn!(peer = %peer, %error, "management session broke");
-            }
-        })
-    }
-}
-
-/// The JSON of the next action; `None` at the end.
-async fn read(stream: &mut BoxedStream) -> Result<Option<Vec<u8>>, admin::AdminError> {
-    let mut field = [0; 4];
-    match stream.read_exact(&mut field).await {
-        Ok(_) => {}
-        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(None),
-        Err(error) => return Err(error.into()),
-    }
-    let mut json = vec![0; admin::message_len(field)?];
-    stream.read_exact(&mut json).await?;
-    Ok(Some(json))
+/// Authorises and executes an action on virtual machines.
+pub(crate) fn perform(
+    middleware: &Arc<Middleware>,
+    names: &Names,
+    action: &Action,
+) -> Result<Answer, Denied> {
+    authorise(middleware, names, action).and_then(|authorised| execute(middleware, authorised))
 }
 
 /// An action that policy allows; only [`authorise`] makes one.
@@ -112,17 +32,6 @@ enum Authorised {
     Create(Start),
     Destroy(VmId),
     List(Creator),
-}
-
-/// Why an action is refused: what the caller is told, and what the log is told.
-struct Denied {
-    reason: Refusal,
-    cause: String,
-}
-
-fn denied<T>(reason: Refusal, cause: impl Into<String>) -> Result<T, Denied> {
-    let cause = cause.into();
-    Err(Denied { reason, cause })
 }
 
 fn authorise(
@@ -153,6 +62,7 @@ fn authorise(
             }
         }
         Action::VmList => Ok(Authorised::List(creator)),
+        Action::ElementUse { .. } => denied(Refusal::Unknown, "not an action on virtual machines"),
     }
 }
 
@@ -278,25 +188,6 @@ fn vm(listed: Listed) -> Vm {
         generation: listed.generation,
         id: listed.id,
         seid: listed.seids.iter().map(ToString::to_string).collect(),
-    }
-}
-
-fn refused(reason: Refusal, text: &str) -> Answer {
-    Answer::Refused {
-        reason,
-        text: text.to_owned(),
-    }
-}
-
-/// Callers get a fixed sentence; the log has the cause.
-const fn sentence(reason: Refusal) -> &'static str {
-    match reason {
-        Refusal::Malformed => "the action is malformed",
-        Refusal::Unauthorised => "not allowed; ask the administrator of this hypervisor",
-        Refusal::Quota => "your quota is used up; destroy a virtual machine first",
-        Refusal::InUse => "the virtual machine runs, or an element is bound to another one",
-        Refusal::Unknown => "there is no such thing",
-        Refusal::Failed => "the node could not do it; its log says why",
     }
 }
 

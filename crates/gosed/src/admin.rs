@@ -1,0 +1,165 @@
+//! `gose-admin/1`: actions are parsed, authorised, executed, answered; in this order, default deny.
+
+use std::{pin::Pin, sync::Arc, time::Duration};
+
+use gose_client::admin::{self, Action, Answer, ElementUse, Refusal};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    time::timeout,
+};
+
+use crate::{
+    grid::{Counted, Grid, Peer},
+    hypervisor::{self, Middleware},
+    listen::{BoxedStream, Connection, Handler},
+};
+
+/// How long a session may be silent, and a message may take.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// Serves `gose-admin/1` on a node.
+pub struct AdminHandler {
+    grid: Arc<Grid>,
+    middleware: Option<Arc<Middleware>>,
+}
+
+/// Why an action is refused: what the caller is told, and what the log is told.
+pub(crate) struct Denied {
+    pub(crate) reason: Refusal,
+    pub(crate) cause: String,
+}
+
+pub(crate) fn denied<T>(reason: Refusal, cause: impl Into<String>) -> Result<T, Denied> {
+    let cause = cause.into();
+    Err(Denied { reason, cause })
+}
+
+impl AdminHandler {
+    /// For a node, with its hypervisor role where it has one.
+    #[must_use]
+    pub fn new(grid: Arc<Grid>, middleware: Option<Arc<Middleware>>) -> Self {
+        Self { grid, middleware }
+    }
+
+    async fn converse(&self, mut connection: Connection) -> Result<(), admin::AdminError> {
+        loop {
+            let action = tokio::select! {
+                biased;
+                () = connection.stop.stopped() => return Ok(()),
+                eviction = connection.peer.evictions.wait() => {
+                    tracing::info!(peer = %connection.peer, ?eviction, "management session ends");
+                    return Ok(());
+                }
+                action = timeout(IDLE, read(&mut connection.stream)) => match action {
+                    Ok(Ok(Some(action))) => action,
+                    Ok(Ok(None)) | Err(_) => return Ok(()),
+                    Ok(Err(error)) => return Err(error),
+                },
+            };
+            let frame = admin::encode(&self.answer(&connection.peer, &action))?;
+            let sent = connection.stream.write_all(&frame);
+            timeout(IDLE, sent).await.map_err(std::io::Error::from)??;
+            timeout(IDLE, connection.stream.flush())
+                .await
+                .map_err(std::io::Error::from)??;
+        }
+    }
+
+    /// The audit of the management plane: who asked for what, and what came of it.
+    fn answer(&self, peer: &Peer, json: &[u8]) -> Answer {
+        let Ok(action) = serde_json::from_slice::<Action>(json) else {
+            tracing::warn!(peer = %peer, "management: not an action");
+            return refused(Refusal::Malformed);
+        };
+        match self.perform(peer, &action) {
+            Ok(answer) => {
+                tracing::info!(peer = %peer, ?action, "management: done");
+                answer
+            }
+            Err(Denied { reason, cause }) => {
+                tracing::warn!(peer = %peer, ?action, reason = cause, "management: refused");
+                refused(reason)
+            }
+        }
+    }
+
+    fn perform(&self, peer: &Peer, action: &Action) -> Result<Answer, Denied> {
+        match (action, &self.middleware) {
+            (Action::ElementUse { seid }, _) => self.element_use(peer, seid),
+            (_, Some(middleware)) => hypervisor::perform(middleware, &peer.names, action),
+            (_, None) => denied(Refusal::Unauthorised, "this node has no [hypervisor]"),
+        }
+    }
+
+    fn element_use(&self, peer: &Peer, seid: &str) -> Result<Answer, Denied> {
+        let unknown = |cause: String| Denied {
+            reason: Refusal::Unknown,
+            cause,
+        };
+        let seid = seid
+            .parse()
+            .map_err(|_| unknown(format!("\"{seid}\" is no SEID")))?;
+        let counted = self.grid.used(peer, seid).map_err(|_| {
+            unknown(format!(
+                "{seid} is not there, or not this peer's to administer"
+            ))
+        })?;
+        Ok(Answer::Use(shown(&counted)))
+    }
+}
+
+fn shown(counted: &Counted) -> ElementUse {
+    let cost = &counted.cost;
+    ElementUse {
+        commands: counted.commands,
+        hash_blocks: cost.hash_blocks,
+        rsa_private: cost.rsa_private,
+        rsa_public: cost.rsa_public,
+        ecdsa_sign: cost.ecdsa_sign,
+        ecdsa_verify: cost.ecdsa_verify,
+        ec_agree: cost.ec_agree,
+        key_generate: cost.key_generate,
+        cipher_bytes: cost.cipher_bytes,
+        io_bytes: cost.io_bytes,
+    }
+}
+
+/// Callers get a fixed sentence; the log has the cause.
+fn refused(reason: Refusal) -> Answer {
+    let text = match reason {
+        Refusal::Malformed => "the message is no action of this version, or a malformed one",
+        Refusal::Unauthorised => "not allowed; ask the administrator of this node",
+        Refusal::Quota => "your quota is used up; destroy a virtual machine first",
+        Refusal::InUse => "the virtual machine runs, or an element is bound to another one",
+        Refusal::Unknown => "there is no such thing",
+        Refusal::Failed => "the node could not do it; its log says why",
+    };
+    Answer::Refused {
+        reason,
+        text: text.to_owned(),
+    }
+}
+
+impl Handler for AdminHandler {
+    fn serve(&self, connection: Connection) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(async move {
+            let peer = connection.peer.clone();
+            if let Err(error) = self.converse(connection).await {
+                tracing::warn!(peer = %peer, %error, "management session broke");
+            }
+        })
+    }
+}
+
+/// The JSON of the next action; `None` at the end.
+async fn read(stream: &mut BoxedStream) -> Result<Option<Vec<u8>>, admin::AdminError> {
+    let mut field = [0; 4];
+    match stream.read_exact(&mut field).await {
+        Ok(_) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(None),
+        Err(error) => return Err(error.into()),
+    }
+    let mut json = vec![0; admin::message_len(field)?];
+    stream.read_exact(&mut json).await?;
+    Ok(Some(json))
+}
