@@ -18,10 +18,10 @@ use super::token::{IssueError, Issued, Subject, TokenIssuer};
 pub const OVERLAP: Duration = Duration::from_secs(60);
 
 /// Requests on the attach channel that a domain may make at once.
-const BURST: u32 = 20;
+const BURST: u32 = 100;
 
 /// Time after which a domain may make one request more.
-const REFILL: Duration = Duration::from_millis(100);
+const REFILL: Duration = Duration::from_millis(20);
 
 /// A domain that runs: exactly one generation of a virtual machine.
 pub struct Domain {

@@ -354,7 +354,7 @@ fn requests_are_rate_limited() {
     let world = World::new("none");
     let a = Rogue::new(&world, "SE-A");
     let serial = a.serial();
-    let refused = (0..100)
+    let refused = (0..2000)
         .filter_map(|_| a.sign(serial.as_bytes()).err())
         .next();
     assert!(
