@@ -7,9 +7,14 @@
 # A TPM.
 mkdir "$work/tpm"
 swtpm_setup --tpm2 --tpmstate "$work/tpm" --createek --overwrite >"$work/daemons.log" 2>&1
-daemon swtpm socket --tpm2 --tpmstate "dir=$work/tpm" \
-    --ctrl type=tcp,port=2322,bindaddr=127.0.0.1 --server type=tcp,port=2321,bindaddr=127.0.0.1 \
-    --flags not-need-init,startup-clear
+tpm() {
+    daemon swtpm socket --tpm2 --tpmstate "dir=$work/tpm" \
+        --ctrl type=tcp,port=2322,bindaddr=127.0.0.1 --server type=tcp,port=2321,bindaddr=127.0.0.1 \
+        --flags not-need-init,startup-clear
+    swtpm=${daemons##* }
+    until_ready sh -c 'ss -ltn | grep -q 127.0.0.1:2321'
+}
+tpm
 # An HSM.
 mkdir "$work/tokens"
 printf 'directories.tokendir = %s\nobjectstore.backend = file\nlog.level = ERROR\n' "$work/tokens" >"$work/softhsm2.conf"
@@ -54,6 +59,7 @@ node far "$work/far.toml"
 
 # A card in a reader: another element of the far node plays it.
 readers
+pcscd=${daemons##* }
 daemon gose reader card --socket "$work/far/admin.sock"
 until_ready sh -c 'opensc-tool --list-readers | grep -q Yes'
 
@@ -117,6 +123,25 @@ for seid in software tpm hsm reader remote; do
     done
     check "$seid: tells its ATR after a reset" gose element reset "$seid" --socket "$socket"
 done
+# Hardware goes away and comes back while the node runs: an error at once, nobody else is touched, then all is well.
+refused() { ! gose element power "$1" --socket "$socket" && gose element power software --socket "$socket"; }
+# A session that has just ended may still be powering its card down.
+back() { until_ready signs "$1" p256 9A; }
+kill "$pcscd" && wait "$pcscd" || :
+check "reader: pcscd is killed" refused reader
+rm -f /run/pcscd/pcscd.comm /run/pcscd/pcscd.pid
+readers
+check "reader: pcscd is back" back reader
+
+broken() {
+    ! gose key generate tpm 9A --alg p256 --socket "$socket" --secrets "$work/tpm.secrets" &&
+        gose element power software --socket "$socket"
+}
+kill "$swtpm" && wait "$swtpm" || :
+check "tpm: the TPM is gone" broken
+tpm
+check "tpm: the TPM is back" signs tpm p256 9A
+
 restart() {
     for seid in software tpm hsm; do
         gose key show "$seid" 9A --socket "$socket" >"$work/$seid.before" || return 1

@@ -269,6 +269,24 @@ fn the_example_is_good() {
 }
 
 #[test]
+fn the_examples_of_hardware_are_good() {
+    let text = document("docs/hardware.md");
+    let examples = text.split("```toml\n").skip(1);
+    let mut count = 0;
+    for example in examples.map(|rest| rest.split("```").next().unwrap()) {
+        let store = if example.contains("[store]") {
+            ""
+        } else {
+            "[store]\nmaster-key-file = \"k\"\n"
+        };
+        let config = Config::parse(&format!("version = 1\n[admin]\n{store}{example}"));
+        assert_eq!(config.unwrap().slots.len(), 1, "{example}");
+        count += 1;
+    }
+    assert_eq!(count, 4);
+}
+
+#[test]
 fn the_table_of_defaults_is_true() {
     let text = GOOD
         .replace("address = \"127.0.0.1:0\"\n", "")
