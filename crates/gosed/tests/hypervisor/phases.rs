@@ -23,7 +23,7 @@ use gose_testkit::world::PIN;
 
 use crate::world::{World, logged};
 
-fn now() -> u32 {
+pub(crate) fn now() -> u32 {
     let passed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     u32::try_from(passed.as_secs()).unwrap()
 }

@@ -141,10 +141,8 @@ impl World {
         let grid = grid_node(&runtime, path, &site, "grid", &FIRST);
         let second_grid = second.then(|| grid_node(&runtime, path, &site, "grid-2", &SECOND));
         let server = server_node(&runtime, path, &site, service);
-        let mut remote = remote_slots(&grid, &FIRST);
-        if let Some(grid) = &second_grid {
-            remote += &remote_slots(grid, &SECOND);
-        }
+        let mut remote = vec![(&grid, &FIRST[..])];
+        remote.extend(second_grid.as_ref().map(|grid| (grid, &SECOND[..])));
         let (hypervisor, hv_ca) = hypervisor_node(&runtime, path, &site, &remote, &server);
         drop(entered);
         Self {
@@ -336,7 +334,7 @@ fn hypervisor_node(
     runtime: &tokio::runtime::Runtime,
     path: &Path,
     site: &Authority,
-    remote: &str,
+    remote: &[(&Running, &[&str])],
     server: &Running,
 ) -> (Running, Vec<Vec<u8>>) {
     let base = common(path, "hv-7") + &slots(&["HV"]);
@@ -348,6 +346,11 @@ fn hypervisor_node(
     let hv_ca = hv_ca(site, &public);
     let chain: String = hv_ca.iter().map(|der| pem("CERTIFICATE", der)).collect();
     std::fs::write(path.join("hv-ca.pem"), chain).unwrap();
+    let seids: Vec<_> = remote.iter().flat_map(|(_, seids)| *seids).collect();
+    let slots: String = remote
+        .iter()
+        .map(|(grid, seids)| remote_slots(grid, seids))
+        .collect();
     let command = super::guest::command(&path.join("guests.sock"));
     let role = format!(
         r#"
@@ -364,7 +367,7 @@ command = {command:?}
 [[hypervisor.creator]]
 user = "alice"
 quota = 2
-seid = ["SE-A", "SE-B", "SE-C"]
+seid = {seids:?}
 [[hypervisor.creator]]
 user = "bob"
 quota = 1
@@ -372,7 +375,7 @@ quota = 1
         path = path.display(),
         port = server.address().unwrap().port(),
     );
-    (start(runtime, &(base + remote + &role)), hv_ca)
+    (start(runtime, &(base + &slots + &role)), hv_ca)
 }
 
 /// Elements of a grid node as slots of the hypervisor.
