@@ -4,4 +4,5 @@
 mod authentications;
 mod bad_input;
 mod pool;
+mod section;
 mod world;
