@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod child;
+mod eap;
 mod load;
 mod memory;
 mod pki;
@@ -35,6 +36,19 @@ enum Command {
         #[arg(long)]
         short: bool,
     },
+    /// Authentications: RADIUS before a pool of cards that are as slow as the paper's
+    Eap {
+        /// How many cards, one measurement each
+        #[arg(long, value_delimiter = ',', default_values_t = [1, 2, 4, 8],
+              value_parser = clap::value_parser!(u16).range(1..=256))]
+        cards: Vec<u16>,
+        /// Prints JSON
+        #[arg(long)]
+        json: bool,
+        /// Three conversations a card instead of eight
+        #[arg(long)]
+        short: bool,
+    },
     /// Serves the raw ping-pong (started by `racs`)
     #[command(hide = true)]
     Raw {
@@ -56,6 +70,10 @@ enum Command {
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Racs { json, short } => racs::run(json, short),
+        Command::Eap { cards, json, short } => {
+            let cards: Vec<usize> = cards.into_iter().map(usize::from).collect();
+            eap::run(&cards, json, short)
+        }
         Command::Raw {
             folder,
             request,
