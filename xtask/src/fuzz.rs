@@ -23,9 +23,12 @@ fn run(seconds: u32) -> Result<String, String> {
     let targets = output(list.env("RUSTC_BOOTSTRAP", "1").args(["fuzz", "list"]))?;
     let mut count = 0;
     for target in targets.split_whitespace() {
-        let seeds = root().join("fuzz/seeds").join(target);
-        let corpus = root().join("fuzz/corpus").join(target);
-        fs::create_dir_all(&corpus).map_err(|error| format!("{}: {error}", corpus.display()))?;
+        // What is found goes into the working corpus; the one of the repository is read.
+        let seeds = root().join("fuzz/corpus").join(target);
+        let corpus = root().join("target/fuzz-corpus").join(target);
+        for folder in [&seeds, &corpus] {
+            fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+        }
         let mut fuzz = cargo();
         fuzz.env("RUSTC_BOOTSTRAP", "1")
             .args(["fuzz", "run", "--sanitizer", "none", target]);

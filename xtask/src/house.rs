@@ -164,8 +164,10 @@ fn source(path: &Path, faults: &mut Vec<String>) {
                 number + 1
             ));
         }
+        // A program that other tests start has no other way to be none of the tests itself.
+        let program = line.contains("#[ignore = \"the program of");
         for word in UNDONE {
-            if line.contains(word) {
+            if line.contains(word) && !program {
                 faults.push(format!("{}:{}: {word}", path.display(), number + 1));
             }
         }
