@@ -15,7 +15,7 @@ use gose_element::{
     drive::eap_tls::{Reply, scripts},
 };
 use gose_proto::{
-    eap::{Code, Fragment, Hello, Packet, Reassembler, Type},
+    eap::{Code, Fragment, Hello, Packet, Reassembled, Reassembler, Type},
     identity::{Certificate, Form, VmAuthToken},
 };
 use zeroize::Zeroizing;
@@ -38,6 +38,8 @@ pub struct Conversation {
     identifier: u8,
     /// Fragments of the flight that is arriving.
     arriving: Vec<Vec<u8>>,
+    /// What those fragments say together.
+    joined: Reassembler,
     claimed: Option<Claimed>,
     hello: Option<Hello>,
     /// The last alert that went over the line in the clear.
@@ -98,6 +100,7 @@ impl Conversation {
             phase: Phase::Idle,
             identifier: 0,
             arriving: Vec::new(),
+            joined: Reassembler::default(),
             claimed: None,
             hello: None,
             alert: None,
@@ -153,20 +156,24 @@ impl Conversation {
             self.identifier = next.get(1).copied().unwrap_or_default();
             return Turn::Request(next);
         }
-        if fragment.more {
-            let collected: usize = self.arriving.iter().map(Vec::len).sum();
-            let endless = self.arriving.len() >= MAX_FRAGMENTS || collected > Reassembler::LIMIT;
-            if endless || fragment.data.is_empty() {
+        match self.joined.receive(&fragment) {
+            // What contradicts itself costs no element.
+            Err(error) => return self.fail(packet, error.to_string()),
+            Ok(Reassembled::More) if self.arriving.len() >= MAX_FRAGMENTS => {
                 return self.fail(packet, "fragments that never end".into());
             }
-            self.arriving.push(response.to_vec());
-            return self.request(
-                packet.identifier.wrapping_add(1),
-                &Fragment::ACKNOWLEDGEMENT.encode(),
-            );
-        }
-        if let [21, _, _, 0, 2, _, description] = *fragment.data {
-            self.alert = Some(description);
+            Ok(Reassembled::More) => {
+                self.arriving.push(response.to_vec());
+                return self.request(
+                    packet.identifier.wrapping_add(1),
+                    &Fragment::ACKNOWLEDGEMENT.encode(),
+                );
+            }
+            Ok(Reassembled::Whole(message)) => {
+                if let [21, _, _, 0, 2, _, description] = *message {
+                    self.alert = Some(description);
+                }
+            }
         }
         match self.flight(response).await {
             Ok(turn) => turn,

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod bad_eap;
 mod grids;
 mod guest;
 mod isolation;
