@@ -367,3 +367,35 @@ fn check_prints_the_effective_configuration() {
             .contains("chmod 0600")
     );
 }
+
+/// The example of the project, with the files that it names beside it.
+#[test]
+fn check_accepts_the_example() {
+    let place = Place::new("");
+    let path = place.dir.path();
+    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../../gosed.example.toml");
+    std::fs::copy(example, path.join("gosed.toml")).unwrap();
+    let _ = place.users.write_crl(&[], path, "users.crl");
+    let check = || {
+        Command::new(env!("CARGO_BIN_EXE_gosed"))
+            .args(["check", "--config"])
+            .arg(path.join("gosed.toml"))
+            .output()
+            .unwrap()
+    };
+    let output = check();
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{errors}");
+    assert_eq!(errors, "", "no danger in the example");
+    // What it prints is a configuration again, with nothing left out.
+    let effective = String::from_utf8(output.stdout).unwrap();
+    std::fs::write(path.join("gosed.toml"), &effective).unwrap();
+    let again = check();
+    assert_eq!(String::from_utf8(again.stdout).unwrap(), effective);
+    // A file that is missing is named.
+    std::fs::remove_file(path.join("machines.pem")).unwrap();
+    let output = check();
+    assert_eq!(output.status.code(), Some(1));
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert!(errors.contains("machines.pem"), "{errors}");
+}
