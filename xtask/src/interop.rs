@@ -7,7 +7,7 @@ use crate::stage::{cargo, need, output, root, succeed};
 type Proof = Result<String, String>;
 
 /// The stages of `cargo xtask interop`.
-pub(crate) const NAMES: [&str; 8] = [
+pub(crate) const NAMES: [&str; 9] = [
     "vpcd",
     "opensc",
     "swtpm",
@@ -16,6 +16,7 @@ pub(crate) const NAMES: [&str; 8] = [
     "eapol",
     "freeradius",
     "hostapd",
+    "radsec",
 ];
 
 /// What a row of the element contract's table has and no other line.
@@ -59,6 +60,15 @@ pub(crate) fn eapol() -> Proof {
     need("radclient", "freeradius-utils")?;
     eap_needs()?;
     judge("eapol_test")
+}
+
+/// radsecproxy before server elements, tshark on the line.
+pub(crate) fn radsec() -> Proof {
+    need("radsecproxy", "radsecproxy")?;
+    need("tshark", "tshark")?;
+    need("eapol_test", "eapoltest")?;
+    eap_needs()?;
+    judge("radsec")
 }
 
 /// Client elements against FreeRADIUS.

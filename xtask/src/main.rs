@@ -95,6 +95,11 @@ const TEST: &[Stage] = &[
         interop::hostapd,
     ),
     Stage::new(
+        "radsec",
+        "radsecproxy carries eapol_test's authentications over TLS; tshark finds nothing malformed",
+        interop::radsec,
+    ),
+    Stage::new(
         "deny",
         "licences, bans and sources of all dependencies are allowed",
         tools::deny,
