@@ -3,12 +3,27 @@
 
 use std::{collections::VecDeque, net::SocketAddr, sync::atomic::Ordering, time::Duration};
 
-use gose_element::Algorithm;
-use gose_proto::radius::{
-    Builder, Code, RequestAuthenticator, Secret, Type,
-    client::{Access, Exchange, Timers},
+use gose_element::{
+    Algorithm,
+    drive::eap_tls::{EapTls, Opening, Personalisation, Reply},
 };
-use gose_testkit::pki::Authority;
+use gose_proto::{
+    eap::{Packet, Type as EapType},
+    radius::{
+        Builder, Code, RequestAuthenticator, Secret, Type,
+        client::{Access, Exchange, Timers},
+    },
+};
+use gose_testkit::{
+    pki::{Authority, Request},
+    world::{NOW, PIN},
+};
+use gosed::auth::{EapConversation, Pool, Turn};
+use proptest::{
+    prelude::*,
+    strategy::ValueTree,
+    test_runner::{Config, RngAlgorithm, TestRng, TestRunner},
+};
 use tokio::{net::UdpSocket, time::timeout};
 
 use crate::world::{Peer, World, secret, server};
@@ -78,8 +93,7 @@ async fn proxy(server: SocketAddr, line: Line) -> SocketAddr {
 async fn check(line: Line) {
     let authority = Authority::new("root");
     let fragments = |size: u16| {
-        move |_: &mut gose_testkit::pki::Request,
-              identity: &mut gose_element::drive::eap_tls::Personalisation| {
+        move |_: &mut Request, identity: &mut Personalisation| {
             identity.policy.fragment_size = size;
         }
     };
@@ -327,4 +341,111 @@ async fn eap_start_status_and_fragments_that_never_end() {
         0,
         "the element was not asked"
     );
+}
+
+/// What a hostile peer does next.
+#[derive(Debug, Clone)]
+enum Move {
+    /// What its element says.
+    Honest,
+    /// The same with a byte changed.
+    Changed(usize, u8),
+    /// A response of before.
+    Again(usize),
+    /// An acknowledgement.
+    Empty,
+    /// The last packets of a handshake that was never made.
+    Forged(Vec<u8>),
+    /// Another identity.
+    Renamed,
+}
+
+fn moves() -> impl Strategy<Value = Vec<Move>> {
+    let one = prop_oneof![
+        4 => Just(Move::Honest),
+        2 => (any::<usize>(), 1..=255_u8).prop_map(|(at, with)| Move::Changed(at, with)),
+        1 => any::<usize>().prop_map(Move::Again),
+        1 => Just(Move::Empty),
+        1 => proptest::collection::vec(any::<u8>(), 0..40).prop_map(Move::Forged),
+        1 => Just(Move::Renamed),
+    ];
+    proptest::collection::vec(one, 1..14)
+}
+
+/// A peer without a certificate under the server's anchors: whatever it sends in whatever order, no success.
+async fn attack(pool: &Pool, peer: &mut Peer, moves: &[Move]) -> Result<(), TestCaseError> {
+    let mut conversation = pool.conversation("@gose.test", "hostile").unwrap();
+    let mut eap = EapTls::open(&mut peer.0, &Opening::new(PIN, "peer")).unwrap();
+    let mut request = Packet::request(1, EapType::IDENTITY, &[]).encode();
+    let mut said: Vec<Vec<u8>> = Vec::new();
+    for step in moves {
+        let identifier = request.get(1).copied().unwrap_or_default();
+        let own = match eap.process(&request, Some(NOW)) {
+            Ok(Reply::Packet(own)) => own,
+            _ => Packet::response(identifier, EapType::TLS, &[0]).encode(),
+        };
+        let response = match step {
+            Move::Honest => own,
+            Move::Changed(at, with) => {
+                let mut changed = own;
+                let at = at % changed.len();
+                changed[at] ^= with;
+                changed
+            }
+            Move::Again(which) => said.get(which % said.len().max(1)).cloned().unwrap_or(own),
+            Move::Empty => Packet::response(identifier, EapType::TLS, &[0]).encode(),
+            Move::Forged(data) => Packet::response(identifier, EapType::TLS, data).encode(),
+            Move::Renamed => {
+                Packet::response(identifier, EapType::IDENTITY, b"admin@gose.test").encode()
+            }
+        };
+        said.push(response.clone());
+        match conversation.receive(&response).await {
+            Turn::Request(next) => request = next,
+            Turn::Discarded | Turn::Busy => {}
+            Turn::Failure { .. } => break,
+            Turn::Success(_) => return Err(TestCaseError::fail("a success without a certificate")),
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_sequence_without_a_certificate_succeeds() {
+    let (authority, other) = (Authority::new("root"), Authority::new("another root"));
+    for version in [0x0303, 0x0304] {
+        let change = move |_: &mut Request, identity: &mut Personalisation| {
+            (identity.policy.min_version, identity.policy.max_version) = (version, version);
+        };
+        let world = World::new(vec![("srv", server(&authority, Algorithm::P256, change))]).await;
+        let anchor = authority.der().to_vec();
+        let mut peer = Peer::new(&other, Algorithm::P256, move |request, identity| {
+            change(request, identity);
+            identity.anchors = vec![anchor];
+        });
+        let config = Config {
+            cases: 40,
+            failure_persistence: None,
+            ..Config::default()
+        };
+        let mut runner =
+            TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha));
+        let tree = moves();
+        for _ in 0..40 {
+            let moves = tree.new_tree(&mut runner).unwrap().current();
+            attack(&world.pool, &mut peer, &moves)
+                .await
+                .unwrap_or_else(|error| panic!("{error}: {moves:?}"));
+        }
+        assert_eq!(world.front.counters().accepted.load(Ordering::Relaxed), 0);
+        let honest = Peer::new(&authority, Algorithm::P256, change);
+        assert!(
+            World::authenticate(world.address, honest)
+                .await
+                .1
+                .unwrap()
+                .accepted,
+            "others go on"
+        );
+    }
 }
