@@ -15,7 +15,8 @@ fn software_card_in_process() {
     let terms = Terms {
         name: "software, in process",
         algorithms: &[Algorithm::P256, Algorithm::P384, Algorithm::Rsa2048],
-        operations: 10_000,
+        // More than 16 bits count: a session must not notice.
+        operations: 66_000,
         removal: None,
     };
     println!("{}", contract::run(&mut element, terms));

@@ -69,6 +69,36 @@ async fn every_end_of_a_session_unlocks() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_goes_while_its_element_is_busy() {
+    let world = World::new(Settings {
+        elements: 2,
+        more: "[[slot]]\nseid = \"SLOW\"\nkind = \"software\"\ntiming = \"paper-2014\"\n".into(),
+        ..Settings::default()
+    })
+    .await;
+    let mut other = world.bob().await;
+    for reset in [false, true] {
+        let mut client = world.alice().await;
+        // Half a second of work, and an answer that nobody takes.
+        let select = format!("APDU SLOW {SELECT} CONTINUE=9000 APPEND\r\n").repeat(40);
+        client.send(&format!("BEGIN\r\n{select}END\r\n")).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        other.check(&["POWERON SE2"], "+008 001…").await;
+        if reset {
+            client.stream.get_ref().0.set_zero_linger().unwrap();
+        }
+        drop(client);
+        let mut root = world.root().await;
+        let start = Instant::now();
+        while !root.ask(&["POWERON SLOW"]).await.starts_with("+008") {
+            assert!(start.elapsed() < Duration::from_secs(5), "still locked");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        other.check(&["POWERON SE2"], "+008 001…").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn power_down_forgets_what_was_selected_and_verified() {
     let world = World::small().await;
     let mut alice = world.alice().await;
