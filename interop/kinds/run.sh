@@ -133,6 +133,9 @@ rm -f /run/pcscd/pcscd.comm /run/pcscd/pcscd.pid
 readers
 check "reader: pcscd is back" back reader
 
+check "the log tells of readers" sh -c \
+    "grep -q 'card inserted' $work/daemons.log && grep -q 'pcscd is gone' $work/daemons.log"
+
 broken() {
     ! gose key generate tpm 9A --alg p256 --socket "$socket" --secrets "$work/tpm.secrets" &&
         gose element power software --socket "$socket"

@@ -9,6 +9,7 @@
 mod card;
 
 use std::{
+    io::{Read, Write},
     net::{Shutdown, TcpStream},
     process::{Child, Command},
     sync::{Arc, mpsc},
@@ -126,6 +127,7 @@ fn cards_in_readers() {
     names_of_readers();
     one_owner();
     comings_and_goings();
+    bad_cards();
     pcscd_restarts(pcscd);
 }
 
@@ -216,6 +218,113 @@ fn comings_and_goings() {
     let start = Instant::now();
     drop(watcher);
     assert!(start.elapsed() < Duration::from_secs(3));
+}
+
+/// Cards that break the rules: each in bounded time an answer or an error, and a good card works after it.
+fn bad_cards() {
+    let outcome = |atr: &'static [u8], answer: &'static [u8]| {
+        let bad = BadCard::new(atr, answer);
+        let start = Instant::now();
+        let mut element = PcscElement::new(reader(0));
+        let outcome = element
+            .power_on()
+            .and_then(|_| element.transmit(&[0x00, 0xA4, 0x04, 0x00, 0x02, 0xA0, 0x00]));
+        assert!(start.elapsed() < PATIENCE);
+        drop(element);
+        bad.gone();
+        outcome
+    };
+    let good = &[
+        0x3B, 0x8B, 0x01, 0x80, 0xF9, 0xA0, 0, 0, 3, 8, 0, 0, 0x10, 0, 0x48,
+    ];
+    // What is well formed comes through, however odd.
+    assert_eq!(
+        outcome(good, &[0, 2, 0x61, 0x05]).unwrap().sw,
+        StatusWord::more(5)
+    );
+    assert_eq!(
+        outcome(good, &[0, 2, 0x6C, 0x05]).unwrap().sw.value(),
+        0x6C05
+    );
+    let long = outcome(good, LONG).unwrap();
+    assert_eq!((long.data.len(), long.sw), (600, StatusWord::NORMAL));
+    // One byte; none at all, until the card is pulled.
+    for answer in [&[0, 1, 0x90][..], &[0, 0], &[]] {
+        assert!(outcome(good, answer).is_err(), "{answer:02X?}");
+    }
+    // vpcd itself takes two bytes of a hundred for the whole answer.
+    println!("cut frame: {:?}", outcome(good, &[0, 100, 0x90, 0x00]));
+    // ATRs that lie: bytes that are none, and one that promises more than there is.
+    for atr in [&[0xFF, 0xFF][..], &[0x3B, 0xFF, 0x13], &[0x3B]] {
+        println!("ATR {atr:02X?}: {:?}", outcome(atr, &[0, 2, 0x90, 0x00]));
+    }
+    let plugged = Plugged::new(0, software());
+    PcscElement::new(reader(0)).power_on().unwrap();
+    plugged.pull(0);
+}
+
+/// 600 bytes and 9000 to a command that asks for none.
+const LONG: &[u8] = &{
+    let mut frame = [0x55; 604];
+    (frame[0], frame[1], frame[602], frame[603]) = (2, 90, 0x90, 0x00);
+    frame
+};
+
+/// A card that answers every APDU with these bytes on the line, and closes it where they are no whole frame.
+struct BadCard {
+    line: TcpStream,
+    thread: JoinHandle<()>,
+}
+
+impl BadCard {
+    fn new(atr: &'static [u8], answer: &'static [u8]) -> Self {
+        let mut line = None;
+        wait("a virtual reader", || {
+            line = TcpStream::connect(("127.0.0.1", vpcd::PORT)).ok();
+            line.is_some()
+        });
+        let line = line.unwrap();
+        let mut served = line.try_clone().unwrap();
+        let thread = thread::spawn(move || {
+            let mut frames = vpcd::Frames::default();
+            let mut buffer = [0; 4096];
+            while let Ok(len @ 1..) = served.read(&mut buffer) {
+                frames.receive(&buffer[..len]);
+                while let Some(request) = frames.poll() {
+                    let reply = match vpcd::Request::parse(&request) {
+                        vpcd::Request::Atr => vpcd::frame(atr).unwrap(),
+                        vpcd::Request::Apdu(_) => answer.to_vec(),
+                        _ => continue,
+                    };
+                    let whole = reply.len() >= 2
+                        && reply.len() == 2 + usize::from(u16::from_be_bytes([reply[0], reply[1]]));
+                    let sent = served.write_all(&reply);
+                    if reply.len() <= 2 {
+                        // pcscd waits for more, for ever: only pulling the card frees it.
+                        thread::sleep(Duration::from_secs(1));
+                    }
+                    if sent.is_err() || !whole || reply.len() <= 2 {
+                        let _ = served.shutdown(Shutdown::Both);
+                        return;
+                    }
+                }
+            }
+        });
+        // pcscd looks every 400 ms; a card with a wrong ATR may never count as one.
+        let start = Instant::now();
+        while !holds_card(0) && start.elapsed() < Duration::from_secs(1) {
+            thread::sleep(Duration::from_millis(20));
+        }
+        Self { line, thread }
+    }
+
+    fn gone(self) {
+        let _ = self.line.shutdown(Shutdown::Both);
+        self.thread.join().unwrap();
+        wait("no card", || !holds_card(0));
+        // The reader is polled once more before it counts as empty.
+        thread::sleep(Duration::from_millis(500));
+    }
 }
 
 /// pcscd is killed under a powered card: an error at once, and a power up later finds the new one.

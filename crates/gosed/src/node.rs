@@ -55,6 +55,7 @@ pub struct Running {
     address: Option<SocketAddr>,
     stopper: Stopper,
     tasks: JoinSet<()>,
+    _readers: Option<store::Readers>,
 }
 
 /// Why a node does not start, or keeps what it had at a reload.
@@ -159,6 +160,7 @@ impl Node {
             address: None,
             stopper: self.stopper,
             tasks: JoinSet::new(),
+            _readers: store::watch_readers(&self.config),
         };
         // The admin socket first: a key in an element needs it to be made.
         running.serve_admin(&self.config, &self.stop)?;

@@ -12,7 +12,7 @@ use gose_card::keystore::{Algorithm, KeyError, PrivateKey, Scheme};
 use gose_element::drive::piv;
 use tpm2_protocol::{
     TpmMarshal, TpmUnmarshal, TpmWriter,
-    basic::{TpmHandle, TpmUint16},
+    basic::TpmHandle,
     data::{
         Tpm2bAuth, Tpm2bData, Tpm2bDigest, Tpm2bEccParameter, Tpm2bEccPoint, Tpm2bPrivate,
         Tpm2bPublic, Tpm2bPublicKeyRsa, Tpm2bSensitiveCreate, Tpm2bSensitiveData, TpmAlgId, TpmRh,
@@ -23,9 +23,9 @@ use tpm2_protocol::{
         TpmCertifyCommand, TpmCertifyResponse, TpmContextLoadCommand, TpmContextLoadResponse,
         TpmContextSaveCommand, TpmContextSaveResponse, TpmCreateCommand, TpmCreatePrimaryCommand,
         TpmCreatePrimaryResponse, TpmCreateResponse, TpmEcdhZGenCommand, TpmEcdhZGenResponse,
-        TpmFlushContextCommand, TpmFlushContextResponse, TpmGetRandomCommand, TpmGetRandomResponse,
-        TpmLoadCommand, TpmLoadResponse, TpmRsaDecryptCommand, TpmRsaDecryptResponse,
-        TpmSignCommand, TpmSignResponse, TpmUnsealCommand, TpmUnsealResponse,
+        TpmFlushContextCommand, TpmFlushContextResponse, TpmLoadCommand, TpmLoadResponse,
+        TpmRsaDecryptCommand, TpmRsaDecryptResponse, TpmSignCommand, TpmSignResponse,
+        TpmUnsealCommand, TpmUnsealResponse,
     },
 };
 use zeroize::Zeroizing;
@@ -94,15 +94,6 @@ pub(super) struct Session<'a> {
 }
 
 impl Session<'_> {
-    pub(super) fn random(&mut self, len: u16) -> Result<Vec<u8>, TpmError> {
-        let command = TpmGetRandomCommand {
-            handles: [],
-            bytes_requested: TpmUint16::new(len),
-        };
-        let response: TpmGetRandomResponse = self.state.client.call(&command, &[])?;
-        Ok(response.random_bytes.to_vec())
-    }
-
     pub(super) fn create(&mut self, public: Tpm2bPublic) -> Result<Blob, TpmError> {
         self.create_with(public, Tpm2bSensitiveData::default())
     }

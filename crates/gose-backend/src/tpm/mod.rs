@@ -161,14 +161,6 @@ impl TpmKeyStore {
         }
     }
 
-    /// Random bytes of the TPM: up to 32.
-    ///
-    /// # Errors
-    /// [`TpmError`].
-    pub fn random(&self, len: u16) -> Result<Vec<u8>, TpmError> {
-        self.tpm.with(|session| session.random(len.min(32)))
-    }
-
     /// Seals up to 128 bytes, e.g. the key of a card's image: only this TPM opens them.
     ///
     /// # Errors

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use gose_card::keystore;
 use gose_element::SecureElement;
 
-use crate::config::{KeyStore, Reader};
+use crate::config::{Config, KeyStore, Reader};
+#[cfg(feature = "pcsc")]
+use crate::config::{Slot, SlotKind};
 
 /// What a feature that is not built in comes to.
 #[cfg(not(all(feature = "pcsc", feature = "tpm", feature = "pkcs11")))]
@@ -36,6 +38,51 @@ pub(super) fn reader(reader: &Reader) -> Result<Reach, String> {
 #[cfg(not(feature = "pcsc"))]
 pub(super) fn reader(_: &Reader) -> Result<Reach, String> {
     absent("pcsc")
+}
+
+/// Tells the log what comes and goes in readers, until it is dropped.
+pub struct Readers {
+    #[cfg(feature = "pcsc")]
+    _watcher: gose_backend::pcsc::Watcher,
+}
+
+/// Watches the readers where a slot of the configuration is in one.
+#[cfg(feature = "pcsc")]
+pub fn watch_readers(config: &Config) -> Option<Readers> {
+    let wanted = |slot: &Slot| matches!(slot.kind, SlotKind::Pcsc { .. });
+    config.slots.iter().find(|slot| wanted(slot))?;
+    let (tell, told) = std::sync::mpsc::channel();
+    let watcher = gose_backend::pcsc::Watcher::start(tell);
+    let watcher = watcher.inspect_err(|error| tracing::warn!(%error, "readers are not watched"));
+    let log = move || told.iter().for_each(|event| log(&event));
+    if let Err(error) = std::thread::Builder::new()
+        .name("readers-log".into())
+        .spawn(log)
+    {
+        tracing::warn!(%error, "readers are not watched");
+    }
+    Some(Readers {
+        _watcher: watcher.ok()?,
+    })
+}
+
+/// Without the feature no slot is in a reader.
+#[cfg(not(feature = "pcsc"))]
+pub fn watch_readers(_: &Config) -> Option<Readers> {
+    None
+}
+
+#[cfg(feature = "pcsc")]
+fn log(event: &gose_backend::pcsc::Event) {
+    use gose_backend::pcsc::Event;
+    match event {
+        Event::ReaderAdded(reader) => tracing::info!(reader, "reader added"),
+        Event::ReaderRemoved(reader) => tracing::warn!(reader, "reader removed"),
+        Event::CardInserted(reader, atr) => tracing::info!(reader, %atr, "card inserted"),
+        Event::CardMute(reader) => tracing::warn!(reader, "card without answer to reset"),
+        Event::CardRemoved(reader) => tracing::info!(reader, "card removed"),
+        Event::ServiceLost => tracing::warn!("pcscd is gone; it is sought again every second"),
+    }
 }
 
 /// A TPM or an HSM; nothing is opened yet.

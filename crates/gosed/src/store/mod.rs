@@ -22,6 +22,7 @@ use gose_card::{
 };
 
 pub use calls::Calls;
+pub use hardware::{Readers, watch_readers};
 pub use master_key::master_key;
 pub use private::private_file;
 

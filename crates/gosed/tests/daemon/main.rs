@@ -10,6 +10,7 @@ mod elements;
 mod input;
 mod limits;
 mod locks;
+mod many_slots;
 mod process;
 mod reference_client;
 mod reload;
