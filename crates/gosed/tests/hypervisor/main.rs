@@ -7,5 +7,8 @@ mod bad_eap;
 mod grids;
 mod guest;
 mod isolation;
+mod memory;
 mod phases;
+mod private_keys;
+mod processes;
 mod world;

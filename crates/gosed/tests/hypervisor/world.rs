@@ -207,7 +207,7 @@ impl World {
     }
 }
 
-fn site_names(names: &[&str]) -> Vec<SanType> {
+pub(crate) fn site_names(names: &[&str]) -> Vec<SanType> {
     let name = |name: &&str| match name.parse() {
         Ok(address) => SanType::IpAddress(address),
         Err(_) => SanType::DnsName((*name).try_into().unwrap()),
@@ -216,7 +216,7 @@ fn site_names(names: &[&str]) -> Vec<SanType> {
 }
 
 /// What every node has.
-fn common(path: &Path, name: &str) -> String {
+pub(crate) fn common(path: &Path, name: &str) -> String {
     let path = path.display();
     format!(
         r#"
@@ -250,7 +250,7 @@ fn start(runtime: &tokio::runtime::Runtime, text: &str) -> Running {
 }
 
 /// Has an element of a node that does not listen, as its operator.
-fn provision<T>(text: &str, seid: &str, work: impl FnOnce(&mut Leased) -> T) -> T {
+pub(crate) fn provision<T>(text: &str, seid: &str, work: impl FnOnce(&mut Leased) -> T) -> T {
     let node = Node::new(Config::parse(text).unwrap()).unwrap();
     on(node.grid(), seid, work)
 }
@@ -264,7 +264,7 @@ pub(crate) fn on<T>(grid: &Arc<Grid>, seid: &str, work: impl FnOnce(&mut Leased)
     work(&mut element)
 }
 
-fn slots(seids: &[&str]) -> String {
+pub(crate) fn slots(seids: &[&str]) -> String {
     let slot = |seid: &&str| {
         format!("[[slot]]\nseid = \"{seid}\"\nkind = \"software\"\ndefault = \"allow\"\n")
     };
@@ -389,7 +389,7 @@ fn remote_slots(grid: &Running, seids: &[&str]) -> String {
     seids.iter().map(slot).collect()
 }
 
-fn hv_ca(site: &Authority, public: &[u8]) -> Vec<Vec<u8>> {
+pub(crate) fn hv_ca(site: &Authority, public: &[u8]) -> Vec<Vec<u8>> {
     let mut request = Request::new(Some("hv-7 authority"));
     request.params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     request.params.key_usages = vec![
