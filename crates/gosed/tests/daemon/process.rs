@@ -1,9 +1,8 @@
-//! The daemon as a process: signals, power cuts, and a conversation by hand.
+//! The daemon as a process: signals, and a conversation by hand.
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
     net::TcpStream,
-    os::unix::net::UnixStream,
     path::Path,
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
     sync::mpsc,
@@ -284,51 +283,6 @@ fn slow_connections_hold_nothing_for_long() {
             descriptors()
         );
         std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
-#[test]
-fn no_pin_try_is_gained_by_killing_the_daemon() {
-    let place = Place::new("");
-    let select = format!("BEGIN\nAPDU SE1 {SELECT} CONTINUE=9000\n");
-    let wrong = "APDU SE1 0020008008393939393939FFFF";
-    let mut left = 3;
-    for round in 0..6u64 {
-        let mut daemon = place.start();
-        let mut admin = UnixStream::connect(place.dir.path().join("admin.sock")).unwrap();
-        let asked = format!("{select}APDU SE1 00200080 APPEND\n{wrong}\nEND\n");
-        admin.write_all(asked.as_bytes()).unwrap();
-        // Killed at another moment each time: before, while and after the counter is written.
-        std::thread::sleep(Duration::from_micros(400 * round));
-        daemon.child.kill().unwrap();
-        daemon.child.wait().unwrap();
-        let mut answered = String::new();
-        let _ = admin.read_to_string(&mut answered);
-        drop(daemon);
-        let daemon = place.start();
-        let mut typed = UnixStream::connect(place.dir.path().join("admin.sock")).unwrap();
-        typed
-            .write_all(format!("{select}APDU SE1 00200080\nEND\n").as_bytes())
-            .unwrap();
-        let mut status = String::new();
-        let mut lines = BufReader::new(typed);
-        while !status.ends_with("END\r\n") {
-            lines.read_line(&mut status).unwrap();
-        }
-        let now = match status.rsplit_once("63C") {
-            Some((_, tries)) => tries[..1].parse().unwrap(),
-            None => 0,
-        };
-        assert!(now <= left, "round {round}: {now} tries, {left} before");
-        // An answer that was seen is a counter that was written.
-        if answered.contains("+006 003 63C") || answered.contains("+006 003 6983") {
-            assert!(
-                now < left || left == 0,
-                "round {round}: {answered} {status}"
-            );
-        }
-        left = now;
-        drop(daemon);
     }
 }
 
