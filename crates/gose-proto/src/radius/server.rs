@@ -80,7 +80,7 @@ pub enum Overload {
 pub struct Limits {
     /// Conversations at once; the one that was silent for longest makes room.
     pub conversations: usize,
-    /// Conversations at once of one client.
+    /// Conversations at once of one client; its own one that was silent for longest makes room.
     pub conversations_a_client: usize,
     /// Requests remembered: in work, and answered.
     pub exchanges: usize,
@@ -407,12 +407,11 @@ impl Server {
         now: Duration,
         fresh: [u8; 16],
     ) -> Result<(), Discard> {
-        if self.conversations.of_client(&exchange.client.name) >= self.limits.conversations_a_client
-        {
-            return self.no_room(exchange);
-        }
-        if self.conversations.len() >= self.limits.conversations {
-            match self.conversations.evict() {
+        let client_is_full = self.conversations.of_client(&exchange.client.name)
+            >= self.limits.conversations_a_client;
+        if client_is_full || self.conversations.len() >= self.limits.conversations {
+            let whose = client_is_full.then_some(exchange.client.name.as_str());
+            match self.conversations.evict(whose) {
                 Some(handle) => self.outputs.push_back(Output::Abandon(handle)),
                 None => return self.no_room(exchange),
             }

@@ -12,13 +12,14 @@ use gose_proto::{
     radius::{
         Builder, Code, RequestAuthenticator, Secret, Type,
         client::{Access, Exchange, Timers},
+        server::Limits,
     },
 };
 use gose_testkit::{
     pki::{Authority, Request},
     world::{NOW, PIN},
 };
-use gosed::auth::{EapConversation, Pool, Turn};
+use gosed::auth::{EapConversation, Pool, Tuning, Turn};
 use proptest::{
     prelude::*,
     strategy::ValueTree,
@@ -26,7 +27,7 @@ use proptest::{
 };
 use tokio::{net::UdpSocket, time::timeout};
 
-use crate::world::{Peer, World, secret, server};
+use crate::world::{Peer, World, identity, secret, server};
 
 const IDENTITY: &[u8] = &[
     2, 1, 0, 15, 1, b'@', b'g', b'o', b's', b'e', b'.', b't', b'e', b's', b't',
@@ -448,4 +449,55 @@ async fn no_sequence_without_a_certificate_succeeds() {
             "others go on"
         );
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_of_half_open_conversations() {
+    let authority = Authority::new("root");
+    let elements = vec![("srv", server(&authority, Algorithm::P256, |_, _| {}))];
+    let company = identity(&elements);
+    let limits = Limits {
+        conversations: 1000,
+        conversations_a_client: 1000,
+        exchanges: 1500,
+        ..Limits::DEFAULT
+    };
+    let world = World::with(elements, vec![company], &Tuning::DEFAULT, limits).await;
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let mut buffer = vec![0; 4096];
+    for number in 0..10_000_u32 {
+        let mut authenticator = [0; 16];
+        authenticator[..4].copy_from_slice(&number.to_be_bytes());
+        let access = Access {
+            user_name: b"@gose.test",
+            eap: IDENTITY,
+            ..Access::default()
+        };
+        let identifier = u8::try_from(number % 256).unwrap();
+        let request = access
+            .encode(identifier, &RequestAuthenticator(authenticator), &secret())
+            .unwrap();
+        socket.send_to(&request, world.address).await.unwrap();
+        let answered = timeout(Duration::from_secs(5), socket.recv_from(&mut buffer)).await;
+        assert!(answered.is_ok(), "conversation {number} is served");
+    }
+    assert_eq!(
+        world.front.conversations(),
+        1000,
+        "the longest silence made room"
+    );
+    assert_eq!(
+        world.pool.state()[0].1.conversations,
+        0,
+        "none of them has an element"
+    );
+    let peer = Peer::new(&authority, Algorithm::P256, |_, _| {});
+    assert!(
+        World::authenticate(world.address, peer)
+            .await
+            .1
+            .unwrap()
+            .accepted,
+        "new ones are served"
+    );
 }

@@ -73,6 +73,7 @@ impl Conversations {
             *self.of_client.entry(client.name.clone()).or_default() += 1;
         }
         self.order.push_back((now, handle));
+        self.compact();
         handle
     }
 
@@ -152,27 +153,17 @@ impl Conversations {
         true
     }
 
-    /// Ends the conversation that waited for longest; `None` if an element is at work in every one.
-    pub(super) fn evict(&mut self) -> Option<Handle> {
-        let mut skipped = Vec::new();
-        let found = loop {
-            let Some((time, handle)) = self.order.pop_front() else {
-                break None;
-            };
-            match self.open.get(&handle) {
-                Some(conversation) if conversation.last_used == time => {
-                    if !conversation.in_work {
-                        break Some(handle);
-                    }
-                    skipped.push((time, handle));
-                }
-                _ => {}
-            }
-        };
-        for entry in skipped.into_iter().rev() {
-            self.order.push_front(entry);
-        }
-        found.filter(|handle| self.end(*handle))
+    /// Ends the conversation that waited for longest, of one client or of all; `None` if an element is at work in
+    /// every one.
+    pub(super) fn evict(&mut self, client: Option<&str>) -> Option<Handle> {
+        let at = self.order.iter().position(|(time, handle)| {
+            self.open.get(handle).is_some_and(|conversation| {
+                let current = conversation.last_used == *time && !conversation.in_work;
+                current && client.is_none_or(|name| conversation.client.name == name)
+            })
+        })?;
+        let (_, handle) = self.order.remove(at)?;
+        self.end(handle).then_some(handle)
     }
 
     /// Ends the conversations that were not used for `silence`, and names them.
@@ -201,7 +192,11 @@ impl Conversations {
             conversation.last_used = now;
             self.order.push_back((now, handle));
         }
-        // Stale entries stay few: at most as many as there are conversations.
+        self.compact();
+    }
+
+    /// Stale entries stay few: at most as many as there are conversations.
+    fn compact(&mut self) {
         if self.order.len() > 64 + 2 * self.open.len() {
             let open = &self.open;
             self.order

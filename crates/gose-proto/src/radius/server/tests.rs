@@ -446,6 +446,29 @@ fn bounds_hold_and_the_longest_silence_makes_room() {
 }
 
 #[test]
+fn a_client_makes_room_for_itself() {
+    let limits = Limits {
+        conversations: 4,
+        conversations_a_client: 2,
+        ..Limits::DEFAULT
+    };
+    let mut world = World::new(limits);
+    world.client = client("quiet");
+    let quiet = world.begin(1);
+    world.client = client("loud");
+    for identifier in 2..20 {
+        world.now += Duration::from_millis(1);
+        world.begin(identifier);
+        world.drain();
+    }
+    assert_eq!(world.server.conversations(), 3);
+    world.client = client("quiet");
+    let request = world.access(50, Some(&quiet), TLS);
+    let answer = world.round(&request, accept());
+    assert_eq!(answer.code, Code::AccessAccept, "the quiet client's stands");
+}
+
+#[test]
 fn no_room() {
     for overload in [Overload::Drop, Overload::Reject] {
         let limits = Limits {
