@@ -153,6 +153,6 @@ mod tests {
     #[test]
     fn short_commands_are_one_piece() {
         let select = Command::new(0, 0xA4, 4, 0);
-        assert_eq!(split(&select, 255), [select.clone()]);
+        assert_eq!(split(&select, 255), std::slice::from_ref(&select));
     }
 }
