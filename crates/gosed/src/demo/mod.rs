@@ -1,7 +1,7 @@
 //! `gosed demo`: the paper's experiment with separate processes, real sockets, real certificates, real TLS.
 //!
-//! [`site`] makes the installation, [`play`] gives the orders, [`guest`] is a guest's process, [`attack`] what a
-//! malicious one tries, [`report`] the tables.
+//! `site` makes the installation, `play` gives the orders, `guest` is a guest's process, `attack` what a malicious
+//! one tries, `report` the tables.
 
 mod attack;
 mod control;
