@@ -88,6 +88,8 @@ pub struct Keys {
     pub material: Vec<u8>,
     /// Session-Id.
     pub session_id: Vec<u8>,
+    /// Whether the handshake resumed an earlier session.
+    pub resumed: bool,
     /// Cipher suite, key block, sequence numbers.
     pub session: SessionKeys,
     /// The other end's certificate.
@@ -341,6 +343,7 @@ pub fn keys(end: &mut EapTls<'_, Element>) -> Result<Keys, Error> {
     Ok(Keys {
         material: outcomes.last().unwrap().body.clone(),
         session_id: end.exported(0x04)?,
+        resumed: end.is_resumed()?,
         peer_certificate: end.peer_certificate()?,
         session: end.session_keys()?,
     })

@@ -77,6 +77,7 @@ fn full_and_resumed(world: &mut World, version: u16) {
     let [full, resumed] = [full, resumed].map(|ended| ended.peer.unwrap());
     assert_eq!(full.session.version, version);
     assert_ne!(full.material, resumed.material);
+    assert_eq!((full.resumed, resumed.resumed), (false, true));
     assert_eq!(full.peer_certificate, resumed.peer_certificate);
     let (client, server) = (full.session.client_sequence, full.session.server_sequence);
     // TLS 1.2: Finished was record 0. TLS 1.3: a ticket and the byte that protects success.
