@@ -41,6 +41,7 @@ fn the_first_grid() {
         }
         if step.command.starts_with("openssl s_client") {
             converse(dir.path(), step);
+            all_sessions_ended(dir.path());
             continue;
         }
         let (output, status) = shell.run(&step.command);
@@ -129,6 +130,20 @@ fn comes_up(folder: &Path) {
             "the node does not come up\n{}",
             std::fs::read_to_string(folder.join("gosed.log")).unwrap_or_default()
         );
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Waits until the node has noticed that the client is gone: a person's next command comes later than that.
+fn all_sessions_ended(folder: &Path) {
+    let begun = Instant::now();
+    loop {
+        let log = std::fs::read_to_string(folder.join("gosed.log")).unwrap();
+        let (begins, ends) = ("session begins", "session ended");
+        if log.matches(begins).count() == log.matches(ends).count() {
+            return;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(20), "{log}");
         std::thread::sleep(Duration::from_millis(10));
     }
 }
