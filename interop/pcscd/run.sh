@@ -11,5 +11,5 @@ CHANNELID 0x8C7B
 EOF
 export GOSE_TEST_READERS="$work/readers"
 check "contract, names, owners, comings and goings, restart" \
-    cargo test --offline --quiet --package gose-backend --features pcsc,vpcd --test pcsc -- --nocapture
+    cargo test --offline --quiet --package gose-backend --features pcsc,vpcd,__judges --test pcsc -- --nocapture
 finish

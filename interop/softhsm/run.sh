@@ -14,7 +14,7 @@ softhsm2-util --init-token --free --label gose --pin 1234 --so-pin 5678 >/dev/nu
 export GOSE_TEST_PKCS11="pkcs11:token=gose?module-path=$module&pin-value=1234"
 
 check "keys, contract, 70,000 signatures, threads, token taken away, wrong PIN" \
-    cargo test --offline --quiet --package gose-backend --features pkcs11 --test pkcs11 -- --nocapture
+    cargo test --offline --quiet --package gose-backend --features pkcs11,__judges --test pkcs11 -- --nocapture
 
 pkcs11-tool --module "$module" --token-label gose --login --pin 1234 --list-objects --type privkey \
     >"$work/private" 2>/dev/null

@@ -11,7 +11,7 @@ until_ready sh -c 'ss -ltn | grep -q 127.0.0.1:2321'
 export GOSE_TEST_SWTPM=127.0.0.1:2321 GOSE_TEST_OUTPUT="$work"
 
 check "keys, contract, sealing, certification, lockout" \
-    cargo test --offline --quiet --package gose-backend --features tpm --test tpm -- --nocapture
+    cargo test --offline --quiet --package gose-backend --features tpm,__judges --test tpm -- --nocapture
 
 # What the TPM signed and certified, judged by others than AWS-LC. The lockout is lifted first.
 export TPM2TOOLS_TCTI=swtpm:host=127.0.0.1,port=2321

@@ -18,6 +18,8 @@ pub(crate) fn lints() -> Proof {
         "--quiet",
         "--workspace",
         "--all-targets",
+        "--features",
+        "gose-backend/__judges",
         "--",
         "-D",
         "warnings",

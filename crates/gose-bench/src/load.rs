@@ -13,15 +13,16 @@ use rustls_pki_types::ServerName;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
+    time::timeout,
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 /// What every connection does until the time is over.
 #[derive(Clone)]
 pub(crate) struct Exchange {
-    /// Written once at the start.
+    /// Written at the start, again while the element is still held by the connection before.
     pub(crate) opening: Vec<u8>,
-    /// Bytes that answer the opening.
+    /// Bytes that answer the opening when it succeeds.
     pub(crate) opening_answer: usize,
     /// Written again and again, each time in one write.
     pub(crate) request: Vec<u8>,
@@ -70,16 +71,13 @@ pub(crate) async fn run(
         let mut stream = target.connect().await?;
         let (counted, counting, over) = (counted.clone(), counting.clone(), over.clone());
         tasks.push(tokio::spawn(async move {
-            stream.write_all(&exchange.opening).await?;
-            stream.flush().await?;
-            let mut buffer = vec![0; exchange.answer.max(exchange.opening_answer)];
-            stream
-                .read_exact(&mut buffer[..exchange.opening_answer])
-                .await?;
+            open(&mut stream, &exchange).await?;
+            let mut buffer = vec![0; exchange.answer];
             while !over.load(Ordering::Relaxed) {
                 stream.write_all(&exchange.request).await?;
                 stream.flush().await?;
-                stream.read_exact(&mut buffer[..exchange.answer]).await?;
+                let answer = stream.read_exact(&mut buffer);
+                timeout(PATIENCE, answer).await.map_err(|_| silent())??;
                 if counting.load(Ordering::Relaxed) {
                     counted.fetch_add(exchange.weight, Ordering::Relaxed);
                 }
@@ -97,4 +95,38 @@ pub(crate) async fn run(
         task.await.map_err(std::io::Error::other)??;
     }
     Ok(Rate { per_second })
+}
+
+/// How long an answer may take before the run counts as broken.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn silent() -> std::io::Error {
+    std::io::Error::new(std::io::ErrorKind::TimedOut, "a server does not answer")
+}
+
+/// Sends the opening until it is answered as it should be: another answer is a refusal, since the element may
+/// still be held by a connection that has just ended.
+async fn open(stream: &mut TlsStream<TcpStream>, exchange: &Exchange) -> std::io::Result<()> {
+    let until = Instant::now() + PATIENCE;
+    while Instant::now() < until {
+        stream.write_all(&exchange.opening).await?;
+        stream.flush().await?;
+        let mut answer = vec![0; exchange.opening_answer.max(4096)];
+        let mut length = 0;
+        while length < exchange.opening_answer && !answer[..length].ends_with(b"END\r\n") {
+            let read = stream.read(&mut answer[length..]);
+            let n = timeout(PATIENCE, read).await.map_err(|_| silent())??;
+            if n == 0 {
+                return Err(std::io::ErrorKind::UnexpectedEof.into());
+            }
+            length += n;
+        }
+        if length == exchange.opening_answer
+            && !answer[..length].windows(2).any(|pair| pair == b"\n-")
+        {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    Err(silent())
 }

@@ -86,7 +86,7 @@ impl Report {
         }
         let _ = writeln!(
             out,
-            "\nisolation: {} of {} attempts refused",
+            "a dash: not counted for this phase\n\nisolation: {} of {} attempts refused",
             self.isolation_refused, self.isolation_attempts
         );
         for attempt in &self.attempts {
