@@ -300,7 +300,8 @@ fn the_table_of_defaults_is_true() {
             .map(|cell| cell.trim().trim_matches('`'))
             .collect();
         let (section, key) = cells[1].split_once("] ").unwrap();
-        if matches!(section, "[hypervisor" | "[authentication-server") {
+        // Sections that switch a role on: this configuration has none of them.
+        if section.starts_with("[hypervisor") || section.starts_with("[authentication-server") {
             continue;
         }
         let line = format!("{key} = {}", cells[2]);
