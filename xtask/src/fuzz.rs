@@ -5,7 +5,7 @@ use std::fs;
 use crate::stage::{cargo, has, output, root, succeed};
 
 pub(crate) fn short() -> Result<String, String> {
-    run(5)
+    run(30)
 }
 
 pub(crate) fn long() -> Result<String, String> {
