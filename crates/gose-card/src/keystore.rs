@@ -4,7 +4,7 @@ mod software;
 
 use std::{fmt, sync::Arc};
 
-pub use gose_element::{Algorithm, Scheme};
+pub use gose_element::{Algorithm, Scheme, SecretAlgorithm};
 pub use software::SoftwareKeyStore;
 use zeroize::Zeroizing;
 
@@ -52,7 +52,67 @@ pub struct Stored {
     pub key: Arc<dyn PrivateKey>,
 }
 
-/// Makes, takes in and opens private keys.
+/// A secret (symmetric) key, wherever it lives. No call gives the key itself.
+pub trait SecretKey: Send + Sync + fmt::Debug {
+    /// Which kind of key: it decides which of the calls below work.
+    fn algorithm(&self) -> SecretAlgorithm;
+
+    /// AES-GCM: the ciphertext with its 16-byte tag behind it. The card draws the nonce and never asks for one
+    /// twice. A holder that has no GCM makes it of AES in counter mode and GHASH (NIST SP 800-38D, 7.1).
+    ///
+    /// # Errors
+    /// [`KeyError::Unsupported`] for a key of another use.
+    fn seal(
+        &self,
+        _nonce: &[u8; 12],
+        _associated: &[u8],
+        _plaintext: &[u8],
+    ) -> Result<Vec<u8>, KeyError> {
+        Err(KeyError::Unsupported)
+    }
+
+    /// Opens what [`SecretKey::seal`] gave.
+    ///
+    /// # Errors
+    /// [`KeyError::Mismatch`] for anything else; not a byte of the plaintext is given then.
+    fn unseal(
+        &self,
+        _nonce: &[u8; 12],
+        _associated: &[u8],
+        _sealed: &[u8],
+    ) -> Result<Zeroizing<Vec<u8>>, KeyError> {
+        Err(KeyError::Unsupported)
+    }
+
+    /// HMAC with SHA-256 over a message.
+    ///
+    /// # Errors
+    /// [`KeyError::Unsupported`] for a key of another use.
+    fn mac(&self, _message: &[u8]) -> Result<[u8; 32], KeyError> {
+        Err(KeyError::Unsupported)
+    }
+}
+
+/// Whether a secret key may leave its store in any form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Export {
+    /// It never does (PKCS#11: CKA_EXTRACTABLE false).
+    Never,
+    /// Wrapped by a key of the same store (CKA_EXTRACTABLE and CKA_SENSITIVE true).
+    Wrapped,
+}
+
+/// A secret key that a store made or took in: the card keeps the blob in its image.
+#[derive(Clone)]
+pub struct StoredSecret {
+    /// What [`KeyStore::open_secret`] needs to find the key again.
+    pub blob: Zeroizing<Vec<u8>>,
+    /// The opened key.
+    pub key: Arc<dyn SecretKey>,
+}
+
+/// Makes, takes in and opens private keys and secret keys. A store that holds private keys alone leaves the
+/// methods of secret keys as they are.
 pub trait KeyStore: Send + Sync {
     /// Makes a key pair.
     ///
@@ -79,6 +139,69 @@ pub trait KeyStore: Send + Sync {
     /// # Errors
     /// [`KeyError::Input`] for a blob of another store.
     fn open(&self, blob: &[u8]) -> Result<Arc<dyn PrivateKey>, KeyError>;
+
+    /// Makes a secret key of [`SecretAlgorithm::key_len`] bytes.
+    ///
+    /// # Errors
+    /// [`KeyError::Unsupported`] or the store's own failure.
+    fn generate_secret(
+        &self,
+        _algorithm: SecretAlgorithm,
+        _export: Export,
+    ) -> Result<StoredSecret, KeyError> {
+        Err(KeyError::Unsupported)
+    }
+
+    /// Takes in a secret key.
+    ///
+    /// # Errors
+    /// [`KeyError::Input`] for a length that [`SecretAlgorithm::takes`] refuses, [`KeyError::Unsupported`] where
+    /// keys cannot be imported.
+    fn import_secret(
+        &self,
+        _algorithm: SecretAlgorithm,
+        _export: Export,
+        _key: &[u8],
+    ) -> Result<StoredSecret, KeyError> {
+        Err(KeyError::Unsupported)
+    }
+
+    /// Opens a secret key by the blob that [`KeyStore::generate_secret`], [`KeyStore::import_secret`] or
+    /// [`KeyStore::unwrap_secret`] gave.
+    ///
+    /// # Errors
+    /// [`KeyError::Input`] for a blob of another store.
+    fn open_secret(&self, _blob: &[u8]) -> Result<Arc<dyn SecretKey>, KeyError> {
+        Err(KeyError::Unsupported)
+    }
+
+    /// Wraps the key of one blob by the key of another one, as RFC 3394 says, with the default initial value. The
+    /// card has checked that the first may leave and that the second wraps; a store that knows it too checks again.
+    ///
+    /// # Errors
+    /// [`KeyError::Unsupported`] where keys cannot leave in any form.
+    fn wrap_secret(&self, _wrapping: &[u8], _key: &[u8]) -> Result<Vec<u8>, KeyError> {
+        Err(KeyError::Unsupported)
+    }
+
+    /// Takes in a key that was wrapped by [`KeyStore::wrap_secret`], here or elsewhere.
+    ///
+    /// # Errors
+    /// [`KeyError::Mismatch`] for bytes that this key did not wrap, [`KeyError::Input`] for a key of a length
+    /// that the algorithm does not take.
+    fn unwrap_secret(
+        &self,
+        _wrapping: &[u8],
+        _wrapped: &[u8],
+        _algorithm: SecretAlgorithm,
+        _export: Export,
+    ) -> Result<StoredSecret, KeyError> {
+        Err(KeyError::Unsupported)
+    }
+
+    /// The card has deleted the secret key of a blob durably, or never made it durable: a store that keeps keys
+    /// outside of their blobs (an HSM) deletes it. What fails here is left behind.
+    fn destroy_secret(&self, _blob: &[u8]) {}
 }
 
 /// Why a key operation gave nothing.
@@ -90,6 +213,9 @@ pub enum KeyError {
     /// The input has a wrong length or value.
     #[error("input of a wrong length or value")]
     Input,
+    /// What was given is not what the key sealed or wrapped.
+    #[error("not made by this key, or changed since")]
+    Mismatch,
     /// The store failed.
     #[error("key store: {0}")]
     Store(String),

@@ -74,6 +74,7 @@ pub fn key_algorithm(spki: &[u8]) -> Option<Algorithm> {
         PublicKey::RSA(key) => match key.key_size() {
             2048 => Some(Algorithm::Rsa2048),
             3072 => Some(Algorithm::Rsa3072),
+            4096 => Some(Algorithm::Rsa4096),
             _ => None,
         },
         PublicKey::EC(_) => {

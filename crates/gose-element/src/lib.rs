@@ -8,7 +8,7 @@ pub mod element;
 pub mod outcomes;
 pub mod slot;
 
-pub use algorithm::{Algorithm, Scheme};
+pub use algorithm::{Algorithm, Scheme, SecretAlgorithm};
 pub use atr::Atr;
 pub use element::{ElementError, SecureElement};
 pub use gose_proto::racs::{

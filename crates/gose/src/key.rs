@@ -91,6 +91,8 @@ pub(crate) enum Algorithm {
     Rsa2048,
     /// RSA with 3,072 bits
     Rsa3072,
+    /// RSA with 4,096 bits
+    Rsa4096,
 }
 
 impl Verb {
@@ -203,6 +205,7 @@ fn name(algorithm: gose_element::Algorithm) -> &'static str {
         gose_element::Algorithm::P384 => "p384",
         gose_element::Algorithm::Rsa2048 => "rsa2048",
         gose_element::Algorithm::Rsa3072 => "rsa3072",
+        gose_element::Algorithm::Rsa4096 => "rsa4096",
         _ => "unknown to this version",
     }
 }
@@ -214,6 +217,7 @@ impl From<Algorithm> for gose_element::Algorithm {
             Algorithm::P384 => Self::P384,
             Algorithm::Rsa2048 => Self::Rsa2048,
             Algorithm::Rsa3072 => Self::Rsa3072,
+            Algorithm::Rsa4096 => Self::Rsa4096,
         }
     }
 }

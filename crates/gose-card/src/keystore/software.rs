@@ -1,7 +1,8 @@
-//! Private keys in the card's own image: PKCS#8 blobs, computed with by AWS-LC.
+//! Keys in the card's own image, computed with by AWS-LC: private keys as PKCS#8, secret keys as their bytes.
 
 mod ec;
 mod rsa;
+mod secret;
 
 use std::sync::Arc;
 
@@ -11,7 +12,10 @@ use aws_lc_rs::{
 };
 use zeroize::Zeroizing;
 
-use super::{Algorithm, KeyError, KeyStore, PrivateKey, Stored};
+use super::{
+    Algorithm, Export, KeyError, KeyStore, PrivateKey, SecretAlgorithm, SecretKey, Stored,
+    StoredSecret,
+};
 
 /// The store of a card whose keys lie in its (encrypted) image: a blob is the PKCS#8 DER of the key.
 #[derive(Debug, Clone, Copy, Default)]
@@ -21,7 +25,9 @@ impl KeyStore for SoftwareKeyStore {
     fn generate(&self, algorithm: Algorithm) -> Result<Stored, KeyError> {
         let blob = match algorithm {
             Algorithm::P256 | Algorithm::P384 => ec::generate(algorithm)?,
-            Algorithm::Rsa2048 | Algorithm::Rsa3072 => rsa::generate(algorithm)?,
+            Algorithm::Rsa2048 | Algorithm::Rsa3072 | Algorithm::Rsa4096 => {
+                rsa::generate(algorithm)?
+            }
             _ => return Err(KeyError::Unsupported),
         };
         self.import(&blob)
@@ -41,6 +47,51 @@ impl KeyStore for SoftwareKeyStore {
             }
         }
         Ok(Arc::new(rsa::RsaKey::open(blob)?))
+    }
+
+    fn generate_secret(
+        &self,
+        algorithm: SecretAlgorithm,
+        export: Export,
+    ) -> Result<StoredSecret, KeyError> {
+        let mut bytes = Zeroizing::new(vec![0; algorithm.key_len()]);
+        aws_lc_rs::rand::fill(&mut bytes).map_err(failed)?;
+        self.import_secret(algorithm, export, &bytes)
+    }
+
+    fn import_secret(
+        &self,
+        algorithm: SecretAlgorithm,
+        export: Export,
+        key: &[u8],
+    ) -> Result<StoredSecret, KeyError> {
+        if !algorithm.takes(key.len()) {
+            return Err(KeyError::Input);
+        }
+        let blob = secret::encode(algorithm, export, key);
+        Ok(StoredSecret {
+            key: self.open_secret(&blob)?,
+            blob,
+        })
+    }
+
+    fn open_secret(&self, blob: &[u8]) -> Result<Arc<dyn SecretKey>, KeyError> {
+        Ok(Arc::new(secret::Secret::open(blob)?))
+    }
+
+    fn wrap_secret(&self, wrapping: &[u8], key: &[u8]) -> Result<Vec<u8>, KeyError> {
+        secret::wrap(wrapping, key)
+    }
+
+    fn unwrap_secret(
+        &self,
+        wrapping: &[u8],
+        wrapped: &[u8],
+        algorithm: SecretAlgorithm,
+        export: Export,
+    ) -> Result<StoredSecret, KeyError> {
+        let key = secret::unwrap(wrapping, wrapped)?;
+        self.import_secret(algorithm, export, &key)
     }
 }
 

@@ -72,7 +72,9 @@ impl ResolvesClientCert for AttachKeys {
 impl SigningKey for AttachKey {
     fn choose_scheme(&self, offered: &[SignatureScheme]) -> Option<Box<dyn Signer>> {
         let scheme = match self.algorithm {
-            Algorithm::Rsa2048 | Algorithm::Rsa3072 => SignatureScheme::RSA_PSS_SHA256,
+            Algorithm::Rsa2048 | Algorithm::Rsa3072 | Algorithm::Rsa4096 => {
+                SignatureScheme::RSA_PSS_SHA256
+            }
             Algorithm::P256 => SignatureScheme::ECDSA_NISTP256_SHA256,
             Algorithm::P384 => SignatureScheme::ECDSA_NISTP384_SHA384,
             _ => return None,

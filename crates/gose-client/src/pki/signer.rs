@@ -46,7 +46,7 @@ impl PublicKeyData for ElementSigner<'_> {
     fn algorithm(&self) -> &'static SignatureAlgorithm {
         match self.key.public_key().algorithm {
             Algorithm::P384 => &rcgen::PKCS_ECDSA_P384_SHA384,
-            Algorithm::Rsa2048 | Algorithm::Rsa3072 => &rcgen::PKCS_RSA_SHA256,
+            Algorithm::Rsa2048 | Algorithm::Rsa3072 | Algorithm::Rsa4096 => &rcgen::PKCS_RSA_SHA256,
             _ => &rcgen::PKCS_ECDSA_P256_SHA256,
         }
     }
@@ -56,7 +56,7 @@ impl SigningKey for ElementSigner<'_> {
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
         let scheme = match self.key.public_key().algorithm {
             Algorithm::P384 => Scheme::EcdsaP384Sha384,
-            Algorithm::Rsa2048 | Algorithm::Rsa3072 => Scheme::RsaPkcs1Sha256,
+            Algorithm::Rsa2048 | Algorithm::Rsa3072 | Algorithm::Rsa4096 => Scheme::RsaPkcs1Sha256,
             _ => Scheme::EcdsaP256Sha256,
         };
         self.key

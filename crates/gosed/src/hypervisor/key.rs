@@ -29,7 +29,9 @@ pub struct NoSignature(
 #[must_use]
 pub fn certificate_scheme(algorithm: Algorithm) -> Option<Scheme> {
     match algorithm {
-        Algorithm::Rsa2048 | Algorithm::Rsa3072 => Some(Scheme::RsaPkcs1Sha256),
+        Algorithm::Rsa2048 | Algorithm::Rsa3072 | Algorithm::Rsa4096 => {
+            Some(Scheme::RsaPkcs1Sha256)
+        }
         Algorithm::P256 => Some(Scheme::EcdsaP256Sha256),
         Algorithm::P384 => Some(Scheme::EcdsaP384Sha384),
         _ => None,
@@ -40,7 +42,9 @@ pub fn certificate_scheme(algorithm: Algorithm) -> Option<Scheme> {
 #[must_use]
 pub fn tls13_scheme(algorithm: Algorithm, number: u16) -> Option<Scheme> {
     match (algorithm, number) {
-        (Algorithm::Rsa2048 | Algorithm::Rsa3072, 0x0804) => Some(Scheme::RsaPssSha256),
+        (Algorithm::Rsa2048 | Algorithm::Rsa3072 | Algorithm::Rsa4096, 0x0804) => {
+            Some(Scheme::RsaPssSha256)
+        }
         (Algorithm::P256, 0x0403) => Some(Scheme::EcdsaP256Sha256),
         (Algorithm::P384, 0x0503) => Some(Scheme::EcdsaP384Sha384),
         _ => None,

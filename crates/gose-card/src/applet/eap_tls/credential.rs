@@ -91,7 +91,7 @@ fn schemes(algorithm: Algorithm) -> &'static [(SignatureScheme, Scheme)] {
             SignatureScheme::ECDSA_NISTP384_SHA384,
             Scheme::EcdsaP384Sha384,
         )],
-        Algorithm::Rsa2048 | Algorithm::Rsa3072 => &[
+        Algorithm::Rsa2048 | Algorithm::Rsa3072 | Algorithm::Rsa4096 => &[
             (SignatureScheme::RSA_PSS_SHA256, Scheme::RsaPssSha256),
             (SignatureScheme::RSA_PKCS1_SHA256, Scheme::RsaPkcs1Sha256),
         ],

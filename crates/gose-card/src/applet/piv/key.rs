@@ -118,7 +118,7 @@ fn unsigned(number: &[u8]) -> &[u8] {
 fn status(error: KeyError) -> StatusWord {
     match error {
         KeyError::Unsupported => StatusWord::FUNCTION_NOT_SUPPORTED,
-        KeyError::Input => StatusWord::INCORRECT_DATA,
+        KeyError::Input | KeyError::Mismatch => StatusWord::INCORRECT_DATA,
         KeyError::Store(_) => StatusWord::NO_PRECISE_DIAGNOSIS,
     }
 }
@@ -132,6 +132,7 @@ mod tests {
         for (error, sw) in [
             (KeyError::Unsupported, 0x6A81),
             (KeyError::Input, 0x6A80),
+            (KeyError::Mismatch, 0x6A80),
             (KeyError::Store("gone".into()), 0x6F00),
         ] {
             assert_eq!(status(error).value(), sw);

@@ -37,11 +37,7 @@ pub(super) struct RsaKey {
 impl RsaKey {
     pub(super) fn open(pkcs8: &[u8]) -> Result<Self, KeyError> {
         let pair = KeyPair::from_pkcs8(pkcs8).map_err(|_| KeyError::Input)?;
-        let algorithm = match pair.public_modulus_len() {
-            256 => Algorithm::Rsa2048,
-            384 => Algorithm::Rsa3072,
-            _ => return Err(KeyError::Unsupported),
-        };
+        let algorithm = Algorithm::rsa(pair.public_modulus_len()).ok_or(KeyError::Unsupported)?;
         Ok(Self {
             algorithm,
             public: public_key_info(pair.public_key())?,
@@ -133,6 +129,7 @@ impl PrivateKey for RsaKey {
 pub(super) fn generate(algorithm: Algorithm) -> Result<Zeroizing<Vec<u8>>, KeyError> {
     let size = match algorithm {
         Algorithm::Rsa3072 => KeySize::Rsa3072,
+        Algorithm::Rsa4096 => KeySize::Rsa4096,
         _ => KeySize::Rsa2048,
     };
     let pkcs8 = KeyPair::generate(size).map_err(failed)?.as_der();

@@ -25,10 +25,7 @@ pub fn input(scheme: Scheme, algorithm: Algorithm, message: &[u8]) -> Result<Vec
 }
 
 fn modulus_len(algorithm: Algorithm) -> usize {
-    match algorithm {
-        Algorithm::Rsa3072 => 384,
-        _ => 256,
-    }
+    algorithm.modulus_len().unwrap_or_default()
 }
 
 /// EMSA-PKCS1-v1_5 with SHA-256 (RFC 8017, 9.2).
@@ -88,7 +85,7 @@ pub fn public_key_info(algorithm: Algorithm, template: &[u8]) -> Option<Vec<u8>>
     let (identifier, key) = match algorithm {
         Algorithm::P256 => (P256, point(template, 65)?),
         Algorithm::P384 => (P384, point(template, 97)?),
-        Algorithm::Rsa2048 | Algorithm::Rsa3072 => {
+        Algorithm::Rsa2048 | Algorithm::Rsa3072 | Algorithm::Rsa4096 => {
             let modulus = tlv::find(template, 0x81)?;
             if modulus.len() != modulus_len(algorithm) {
                 return None;

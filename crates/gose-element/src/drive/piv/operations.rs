@@ -97,11 +97,7 @@ impl Piv<'_> {
     /// # Errors
     /// As [`Piv::sign`].
     pub fn rsa_raw(&mut self, slot: Slot, block: &[u8]) -> Result<Zeroizing<Vec<u8>>, PivError> {
-        let algorithm = match block.len() {
-            256 => Algorithm::Rsa2048,
-            384 => Algorithm::Rsa3072,
-            _ => return Err(PivError::Algorithm(slot)),
-        };
+        let algorithm = Algorithm::rsa(block.len()).ok_or(PivError::Algorithm(slot))?;
         self.compute(slot, algorithm, 0x81, block)
     }
 
