@@ -58,6 +58,11 @@ impl Connection {
         self.closed
     }
 
+    /// Whether the session is over; looks whether the node has closed it meanwhile.
+    pub(crate) fn is_over(&mut self) -> bool {
+        self.closed || self.look().is_err()
+    }
+
     /// Sends a request in one write and waits for its response, which is read while the request is
     /// written: a long request and a long response never wait for each other. Nothing is ever sent
     /// twice.

@@ -17,6 +17,7 @@ pub mod pki;
 pub mod radius;
 pub mod record;
 mod remote;
+mod session;
 pub mod tls;
 
 pub use connection::Connection;
@@ -24,3 +25,4 @@ pub use endpoint::Endpoint;
 pub use error::Error;
 pub use link::{Link, Socket};
 pub use remote::RemoteElement;
+pub use session::SharedSession;

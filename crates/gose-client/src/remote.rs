@@ -6,17 +6,20 @@ use gose_proto::{
     racs::{Class, Failure, MAX_COMMANDS, Refusal, Request, RequestError, Response, Status},
 };
 
-use crate::{Connection, Endpoint, Error};
+use crate::{Connection, Endpoint, Error, SharedSession};
 
 /// An element of a remote grid: a script is one request.
 ///
-/// A connection that breaks is not replaced behind the caller's back, since the element loses its
+/// A session that breaks is not replaced behind the caller's back, since the element loses its
 /// state with it: the caller is told, and [`SecureElement::power_on`] connects again.
 pub struct RemoteElement {
     seid: Seid,
-    endpoint: Option<Endpoint>,
-    connection: Option<Connection>,
+    session: SharedSession,
+    /// The opening of the session in which the node may hold the element for this client.
+    held: Option<u64>,
     powered: bool,
+    /// The session in which the element had its power is over, and `power_on` did not come since.
+    lost: bool,
     id: Option<String>,
     round_trips: u64,
 }
@@ -25,25 +28,26 @@ impl RemoteElement {
     /// An element over a session that exists.
     #[must_use]
     pub fn new(connection: Connection, seid: Seid) -> Self {
-        Self {
-            connection: Some(connection),
-            ..Self::with(seid, None)
-        }
+        Self::sharing(SharedSession::over(connection), seid)
     }
 
     /// An element of a node that is called when the element is first used, and again by `power_on`
     /// after a connection broke.
     #[must_use]
     pub fn at(endpoint: Endpoint, seid: Seid) -> Self {
-        Self::with(seid, Some(endpoint))
+        Self::sharing(SharedSession::at(endpoint), seid)
     }
 
-    fn with(seid: Seid, endpoint: Option<Endpoint>) -> Self {
+    /// An element in a session with its node that other elements use too. When it breaks each of them is told
+    /// once.
+    #[must_use]
+    pub fn sharing(session: SharedSession, seid: Seid) -> Self {
         Self {
             seid,
-            endpoint,
-            connection: None,
+            session,
+            held: None,
             powered: false,
+            lost: false,
             id: None,
             round_trips: 0,
         }
@@ -66,10 +70,10 @@ impl RemoteElement {
         self.round_trips
     }
 
-    /// The session, to go on with alone.
+    /// The session, to go on with alone; `None` where it is shared.
     #[must_use]
     pub fn into_connection(self) -> Option<Connection> {
-        self.connection
+        self.session.into_connection()
     }
 
     /// POWERON, the script, SHUTDOWN, in one request. Nothing is left locked.
@@ -90,13 +94,16 @@ impl RemoteElement {
         self.powered = false;
         let atr = atr(response.line(1));
         match response.decide() {
-            Err(refusal) if refusal.line < first => Err(refused(&refusal)),
+            Err(refusal) if refusal.line < first => Err(self.not_powered(&refusal)),
             Err(_) => {
                 // SHUTDOWN was not reached.
                 self.power_off();
                 Ok((atr, outcomes(&response, first, script)))
             }
-            Ok(_) => Ok((atr, outcomes(&response, first, script))),
+            Ok(_) => {
+                self.held = None;
+                Ok((atr, outcomes(&response, first, script)))
+            }
         }
     }
 
@@ -108,28 +115,35 @@ impl RemoteElement {
     }
 
     fn ask(&mut self, request: Request) -> Result<Response, ElementError> {
+        if self.lost {
+            return Err(session_over());
+        }
         let apdus = request.has_apdus();
-        let connection = match &mut self.connection {
-            Some(connection) => connection,
-            None => {
-                let endpoint = self.endpoint.as_ref().ok_or_else(no_session)?;
-                let connection = endpoint.connect().map_err(|error| lost(&error, false))?;
-                self.connection.insert(connection)
-            }
-        };
         self.round_trips += 1;
-        connection.ask(request).map_err(|error| {
-            self.powered = false;
-            lost(&error, apdus)
-        })
+        match self.session.ask(self.held, request) {
+            Ok((number, response)) => {
+                self.held = Some(number);
+                Ok(response)
+            }
+            Err(error) => {
+                self.powered = false;
+                self.lost = self.held.take().is_some() || error.is_outcome_unknown();
+                Err(match error {
+                    Error::Closed => session_over(),
+                    error => lost(&error, apdus),
+                })
+            }
+        }
     }
 
-    /// What must be true before an element is powered up anew.
-    fn reconnect(&mut self) {
-        if self.connection.as_ref().is_some_and(Connection::is_closed) {
-            self.connection = None;
-            self.powered = false;
+    /// POWERON was refused.
+    fn not_powered(&mut self, refusal: &Refusal) -> ElementError {
+        let error = refused(refusal);
+        // What another session holds is not this one's to shut down.
+        if matches!(error, ElementError::InUse | ElementError::Refused) {
+            self.held = None;
         }
+        error
     }
 
     /// One request: POWERON where the element is not yet powered, then the script.
@@ -143,10 +157,10 @@ impl RemoteElement {
         }
         let first = request.script(&self.seid, script).map_err(unwritable)?;
         let response = self.ask(request)?;
-        self.powered |= match response.decide() {
-            Ok(_) => true,
-            Err(refusal) => refusal.line >= first,
-        };
+        match response.decide() {
+            Err(refusal) if refusal.line < first => drop(self.not_powered(&refusal)),
+            _ => self.powered = true,
+        }
         Ok(outcomes(&response, first, script))
     }
 
@@ -178,26 +192,35 @@ impl RemoteElement {
 
 impl SecureElement for RemoteElement {
     fn power_on(&mut self) -> Result<Atr, ElementError> {
-        self.reconnect();
+        self.lost = false;
+        if let Some(number) = self.held
+            && !self.session.is_open(number)
+        {
+            self.held = None;
+        }
         let mut request = self.request()?;
         request.power_on(&self.seid).map_err(unwritable)?;
         let response = self.ask(request)?;
-        let status = response.decide().map_err(|refusal| refused(&refusal))?;
+        let status = response
+            .decide()
+            .map_err(|refusal| self.not_powered(&refusal))?;
         self.powered = true;
         Ok(atr(status))
     }
 
     fn power_off(&mut self) {
         self.powered = false;
+        self.lost = false;
         // A session that is over has powered the element down.
-        if self.connection.as_ref().is_none_or(Connection::is_closed) {
-            return;
-        }
-        if let Ok(mut request) = self.request()
+        if let Some(number) = self.held
+            && self.session.is_open(number)
+            && let Ok(mut request) = self.request()
             && request.shutdown(&self.seid).is_ok()
         {
             let _ = self.ask(request);
         }
+        self.held = None;
+        self.lost = false;
     }
 
     fn reset(&mut self, warm: bool) -> Result<Atr, ElementError> {
@@ -291,8 +314,8 @@ fn unwritable(error: RequestError) -> ElementError {
     ElementError::Malformed(error.to_string())
 }
 
-fn no_session() -> ElementError {
-    ElementError::Transport("the session with the node is over".into())
+fn session_over() -> ElementError {
+    ElementError::Transport("the session with the node is over; power the element up again".into())
 }
 
 /// Foreign servers do not tell the answer to reset; the shortest one, without history, stands for it.

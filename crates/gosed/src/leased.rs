@@ -1,9 +1,6 @@
 //! A leased element for code that blocks: the drivers of PIV and of EAP-TLS, signatures within TLS.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use gose_element::{Atr, ElementError, Outcomes, Script, SecureElement, Seid, Step};
 use gose_proto::apdu::Response;
@@ -13,9 +10,6 @@ use crate::{
     grid::{Grid, Lease, Peer, Plane, Ran, Refusal},
     long_step,
 };
-
-/// How often a locked element is tried again.
-const AGAIN: Duration = Duration::from_millis(5);
 
 /// A lease as a [`SecureElement`]. Calls block their thread; other tasks of the runtime go on.
 pub struct Leased {
@@ -44,16 +38,8 @@ impl Leased {
         plane: Plane,
         patience: Duration,
     ) -> Result<Self, Refusal> {
-        let start = Instant::now();
-        loop {
-            match grid.open(peer, seid, plane) {
-                Ok(lease) => return Ok(Self::new(lease)),
-                Err(Refusal::InUse) if start.elapsed() < patience => {
-                    long_step(|| std::thread::sleep(AGAIN));
-                }
-                Err(refusal) => return Err(refusal),
-            }
-        }
+        let opened = grid.open_within(peer, seid, plane, patience);
+        long_step(|| Handle::current().block_on(opened)).map(Self::new)
     }
 }
 

@@ -12,7 +12,7 @@ use crate::metrics::Metrics;
 use super::{
     Grid, Peer, Plane, Policy, Refusal,
     firewall::{Firewall, Selection, Verdict},
-    slot::{Running, Slot},
+    slot::{Running, Runs, Slot},
 };
 
 /// An element, locked for one session, for one plane. Dropping it powers the element down and unlocks
@@ -245,12 +245,17 @@ impl Lease {
             return false;
         }
         let Outcomes { done, failed } = worker.run(Script::new(piece)).await;
+        let lost = failed.as_ref().is_some_and(|error| self.is_lost(error));
         if let Some((at, selection)) = selection {
             match done.get(at) {
                 Some(outcome) => self.firewall.selected(&selection, outcome.as_ref()),
                 // It is not known whether the card selected something.
                 None => self.firewall.forget(),
             }
+        }
+        if lost {
+            self.atr = None;
+            self.firewall.forget();
         }
         let complete = done.len() == count && done.iter().flatten().all(|outcome| outcome.expected);
         ran.done.extend(done);
@@ -260,6 +265,16 @@ impl Lease {
             ran.refused = None;
         }
         complete && ran.refused.is_none()
+    }
+
+    /// An element of a remote grid loses its power and all its state with the session that reached it: the next
+    /// request powers it up anew.
+    fn is_lost(&self, error: &ElementError) -> bool {
+        self.slot.runs() == Runs::ThreadEachLease
+            && matches!(
+                error,
+                ElementError::Transport(_) | ElementError::OutcomeUnknown
+            )
     }
 
     fn check(&self, step: &Step) -> Result<Verdict, Refusal> {
@@ -289,6 +304,13 @@ impl Lease {
             .access(&self.peer.names, self.seid(), self.plane);
         self.firewall.replace(access);
         Ok(())
+    }
+}
+
+impl Drop for Lease {
+    /// Nobody holds the element any more; `running`, dropped after this, powers it down.
+    fn drop(&mut self) {
+        self.slot.release();
     }
 }
 

@@ -22,6 +22,7 @@ use std::{
 use arc_swap::ArcSwap;
 use gose_element::{ElementError, Seid, SlotId};
 use gose_proto::racs::Failure;
+use tokio::time::Instant;
 
 pub use lease::{Lease, PoweredOn, Ran};
 pub use peer::{Bound, Eviction, Evictions, Names, Peer, RequestName, Sid};
@@ -31,6 +32,9 @@ pub use used::{Counted, Used};
 
 use crate::metrics::Metrics;
 use slot::Slot;
+
+/// How long an element that is being powered down after its holder's end is waited for.
+pub const RELEASE: Duration = Duration::from_secs(2);
 
 /// The slots of a node and the policy over them.
 pub struct Grid {
@@ -197,6 +201,45 @@ impl Grid {
         ))
     }
 
+    /// As [`Grid::open`]; an element that is still being powered down after its holder gave it up or ended is waited
+    /// for, at most [`RELEASE`]. One that another session holds is not: then the answer comes at once.
+    ///
+    /// # Errors
+    /// [`Refusal`]; an unknown element and a forbidden one give the same.
+    pub async fn open_when_released(
+        self: &Arc<Self>,
+        peer: &Peer,
+        seid: Seid,
+        plane: Plane,
+    ) -> Result<Lease, Refusal> {
+        let (slot, _) = self.authorise(peer, seid, plane)?;
+        let _ = tokio::time::timeout(RELEASE, slot.settled()).await;
+        self.open(peer, seid, plane)
+    }
+
+    /// As [`Grid::open`], waiting at most `patience` while another session holds the element.
+    ///
+    /// # Errors
+    /// [`Refusal`]; [`Refusal::InUse`] after `patience`.
+    pub async fn open_within(
+        self: &Arc<Self>,
+        peer: &Peer,
+        seid: Seid,
+        plane: Plane,
+        patience: Duration,
+    ) -> Result<Lease, Refusal> {
+        let (slot, _) = self.authorise(peer, seid, plane)?;
+        let deadline = Instant::now() + patience;
+        loop {
+            let freed = tokio::time::timeout_at(deadline, slot.freed()).await;
+            match self.open(peer, seid, plane) {
+                // Another one was faster.
+                Err(Refusal::InUse) if freed.is_ok() => {}
+                opened => return opened,
+            }
+        }
+    }
+
     /// Takes an element away from whoever holds it, waiting at most `patience` until its session gave
     /// it up. Administrators may (protocol: SHUTDOWN of a foreign lock).
     ///
@@ -205,6 +248,9 @@ impl Grid {
     /// give it up in time; [`Refusal::Unauthorised`].
     pub async fn evict(&self, peer: &Peer, seid: Seid, patience: Duration) -> Result<(), Refusal> {
         let (slot, _) = self.authorise(peer, seid, Plane::User)?;
+        if slot.holder().is_some_and(|holder| holder != peer.sid) {
+            let _ = tokio::time::timeout(RELEASE, slot.settled()).await;
+        }
         let Some(holder) = slot.holder().filter(|holder| *holder != peer.sid) else {
             return Ok(());
         };

@@ -11,7 +11,7 @@ use std::{
 use gose_element::Seid;
 use tokio::sync::Notify;
 
-use crate::config::Name;
+use crate::{config::Name, store::Upstreams};
 
 /// Session identifier: one a TLS session, never used again in the life of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -34,6 +34,9 @@ pub struct Peer {
     pub evictions: Arc<Evictions>,
     /// What the request that runs is called, for the nodes that it is relayed to.
     pub request: Arc<RequestName>,
+    /// The sessions with other nodes that its elements there share; `None` where each element has its own,
+    /// because they are used at the same time.
+    pub upstreams: Option<Arc<Upstreams>>,
 }
 
 /// The identifier of the request that a session runs. Sessions that relay keep it; others leave it empty.
@@ -63,6 +66,17 @@ impl Peer {
             names,
             evictions: Arc::default(),
             request: Arc::default(),
+            upstreams: None,
+        }
+    }
+
+    /// The same peer, whose elements of one remote node share one session with that node for as long as the
+    /// value lives. For sessions that do one thing after the other.
+    #[must_use]
+    pub fn sharing_upstreams(&self) -> Self {
+        Self {
+            upstreams: Some(Arc::default()),
+            ..self.clone()
         }
     }
 }
@@ -128,6 +142,11 @@ pub struct Evictions {
     seids: Mutex<Vec<Seid>>,
     end: AtomicBool,
     review: AtomicBool,
+    /// Somebody wants to know whether the session's peer is still there.
+    asked: AtomicBool,
+    answered: Notify,
+    /// The peer has closed; the session ends when what runs is done.
+    gone: AtomicBool,
 }
 
 /// What a session is told.
@@ -145,6 +164,7 @@ impl Evictions {
     /// Waits until there is something to give up. Cancelling loses nothing.
     pub async fn wait(&self) -> Eviction {
         loop {
+            self.answer();
             if let Some(eviction) = self.take() {
                 return eviction;
             }
@@ -156,6 +176,7 @@ impl Evictions {
     /// [`Evictions::wait`].
     pub async fn ended(&self) {
         while !self.end.load(Ordering::Acquire) {
+            self.answer();
             self.notify.notified().await;
         }
     }
@@ -170,6 +191,36 @@ impl Evictions {
     pub fn review(&self) {
         self.review.store(true, Ordering::Release);
         self.notify.notify_one();
+    }
+
+    /// The session's peer has closed; the session goes on until what runs is done.
+    pub fn leave(&self) {
+        self.gone.store(true, Ordering::Release);
+        self.answered.notify_waiters();
+    }
+
+    pub(super) fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Acquire)
+    }
+
+    /// Asks the session whether its peer is still there, and waits for the answer: it comes when the session has
+    /// looked at its socket once more, or when it has seen the end of it.
+    pub(super) async fn is_there(&self) {
+        let answered = self.answered.notified();
+        tokio::pin!(answered);
+        answered.as_mut().enable();
+        self.asked.store(true, Ordering::Release);
+        self.notify.notify_one();
+        if !self.is_gone() {
+            answered.await;
+        }
+    }
+
+    /// Whoever waits here looks at its socket first.
+    fn answer(&self) {
+        if self.asked.swap(false, Ordering::AcqRel) {
+            self.answered.notify_waiters();
+        }
     }
 
     pub(super) fn give_up(&self, seid: Seid) {

@@ -12,6 +12,9 @@ use tokio::sync::Notify;
 
 use super::{Counted, Evictions, Peer, Refusal, Sid, Used, worker::Worker};
 
+/// Time for a session to look whether its peer has closed. One of this program that has no peer does not answer.
+pub(super) const LOOK: Duration = Duration::from_millis(100);
+
 /// Makes the element of a slot ready; may block where the element runs on a thread of its own.
 pub type Opener = Arc<dyn Fn(&Peer) -> Result<Box<dyn SecureElement>, ElementError> + Send + Sync>;
 
@@ -75,6 +78,8 @@ enum Occupancy {
     Free(Option<Box<dyn SecureElement>>),
     /// A session holds it.
     Held { sid: Sid, evictions: Arc<Evictions> },
+    /// A session held it, which gave it up or ended: it is being powered down.
+    Released { sid: Sid },
 }
 
 /// A locked element, where it runs. Gives the slot free when dropped.
@@ -153,7 +158,7 @@ impl Slot {
     fn take(&self, peer: &Peer) -> Result<Option<Box<dyn SecureElement>>, Refusal> {
         let mut occupancy = self.occupancy();
         match &mut *occupancy {
-            Occupancy::Held { sid, .. } => {
+            Occupancy::Held { sid, .. } | Occupancy::Released { sid } => {
                 tracing::info!(peer = %peer, seid = %self.spec.seid, holder = %sid, "refused: in use");
                 Err(Refusal::InUse)
             }
@@ -182,9 +187,19 @@ impl Slot {
         self.freed.notify_waiters();
     }
 
+    /// The holder is gone; the element is still to be powered down.
+    pub(super) fn release(&self) {
+        let mut occupancy = self.occupancy();
+        if let Occupancy::Held { sid, .. } = &*occupancy {
+            *occupancy = Occupancy::Released { sid: *sid };
+            drop(occupancy);
+            self.freed.notify_waiters();
+        }
+    }
+
     pub(super) fn holder(&self) -> Option<Sid> {
         match &*self.occupancy() {
-            Occupancy::Held { sid, .. } => Some(*sid),
+            Occupancy::Held { sid, .. } | Occupancy::Released { sid } => Some(*sid),
             Occupancy::Free(_) => None,
         }
     }
@@ -205,11 +220,46 @@ impl Slot {
 
     /// Waits until this session does not hold the element.
     pub(super) async fn freed_by(&self, holder: Sid) {
+        self.freed_where(|slot| slot.holder() != Some(holder)).await;
+    }
+
+    /// Waits until no session holds the element and it is powered down.
+    pub(super) async fn freed(&self) {
+        self.freed_where(|slot| slot.holder().is_none()).await;
+    }
+
+    /// Waits until the element is free, or it is certain that another session holds it: one whose peer has not
+    /// closed. What an ended session leaves behind takes as long as the element needs to be powered down.
+    pub(super) async fn settled(&self) {
+        if let Some((holder, evictions)) = self.held() {
+            let is_held = |slot: &Self| slot.held().is_some_and(|(sid, _)| sid == holder);
+            tokio::select! {
+                biased;
+                () = self.freed_where(|slot| !is_held(slot)) => {}
+                () = evictions.is_there() => {}
+                () = tokio::time::sleep(LOOK) => {}
+            }
+            if evictions.is_gone() {
+                self.freed_by(holder).await;
+            }
+        }
+        self.freed_where(|slot| slot.holder().is_none() || slot.held().is_some())
+            .await;
+    }
+
+    fn held(&self) -> Option<(Sid, Arc<Evictions>)> {
+        match &*self.occupancy() {
+            Occupancy::Held { sid, evictions } => Some((*sid, evictions.clone())),
+            Occupancy::Released { .. } | Occupancy::Free(_) => None,
+        }
+    }
+
+    async fn freed_where(&self, is_so: impl Fn(&Self) -> bool) {
         loop {
             let freed = self.freed.notified();
             tokio::pin!(freed);
             freed.as_mut().enable();
-            if self.holder() != Some(holder) {
+            if is_so(self) {
                 return;
             }
             freed.await;

@@ -6,7 +6,7 @@ use gose_proto::{
     hex,
 };
 
-use super::*;
+use super::{slot::LOOK, *};
 use crate::config::{Config, Name};
 
 const PIV: &str = "00A404000BA000000308000010000100";
@@ -224,6 +224,65 @@ async fn a_mute_element_disturbs_nobody_else() {
     })
     .await
     .unwrap();
+}
+
+async fn waiting(world: &World, peer: &Peer) -> (Result<Lease, Refusal>, Duration) {
+    let start = Instant::now();
+    let seid = "A".parse().unwrap();
+    let opened = world.grid.open_when_released(peer, seid, Plane::User).await;
+    (opened, start.elapsed())
+}
+
+#[tokio::test]
+async fn what_an_ended_session_leaves_is_waited_for() {
+    let world = world(Runs::Thread, Duration::from_millis(300));
+    let (alice, root) = (world.peer("alice"), world.peer("root"));
+    let mut lease = world.open(&alice, "A").unwrap();
+    lease.power_on().await.unwrap();
+    // The answer is not waited for; the element is busy when its holder goes.
+    let _ = tokio::time::timeout(Duration::from_millis(20), lease.run(script(&[PIV]))).await;
+    // While the holder is there, the refusal comes at once: its session looks, and answers.
+    let session = tokio::spawn({
+        let evictions = alice.evictions.clone();
+        async move { while evictions.wait().await != Eviction::End {} }
+    });
+    let (refused, after) = waiting(&world, &root).await;
+    assert_eq!(refused.err(), Some(Refusal::InUse));
+    assert!(after < LOOK, "{after:?}");
+    drop(lease);
+    assert_eq!(world.open(&root, "A").err(), Some(Refusal::InUse));
+    let (opened, after) = waiting(&world, &root).await;
+    assert!(opened.is_ok() && after < RELEASE, "{after:?}");
+    assert_eq!(world.take_log(), "on 00A40400 off");
+    alice.evictions.end();
+    session.await.unwrap();
+}
+
+#[tokio::test]
+async fn what_a_peer_that_has_closed_still_runs_is_waited_for() {
+    let world = world(Runs::Thread, Duration::from_millis(300));
+    let (alice, root) = (world.peer("alice"), world.peer("root"));
+    let mut lease = world.open(&alice, "A").unwrap();
+    let session = tokio::spawn(async move {
+        lease.run(script(&[PIV])).await;
+        drop(lease);
+    });
+    alice.evictions.leave();
+    let (opened, after) = waiting(&world, &root).await;
+    assert!(opened.is_ok() && after < RELEASE, "{after:?}");
+    session.await.unwrap();
+}
+
+#[tokio::test]
+async fn an_element_that_does_not_come_back_is_not_waited_for_for_ever() {
+    let world = world(Runs::Thread, RELEASE + Duration::from_secs(1));
+    let mut lease = world.open(&world.peer("alice"), "A").unwrap();
+    lease.power_on().await.unwrap();
+    let _ = tokio::time::timeout(Duration::from_millis(20), lease.run(script(&[PIV]))).await;
+    drop(lease);
+    let (refused, after) = waiting(&world, &world.peer("root")).await;
+    assert_eq!(refused.err(), Some(Refusal::InUse));
+    assert!(after >= RELEASE, "{after:?}");
 }
 
 #[tokio::test]

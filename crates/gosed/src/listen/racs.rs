@@ -59,6 +59,7 @@ where
         limits.idle_timeout_s.duration(),
         limits.request_timeout_s.duration(),
     );
+    let peer = &peer.sharing_upstreams();
     let mut shell = Shell {
         stream,
         session,
@@ -198,10 +199,18 @@ impl<S: AsyncBufRead + AsyncWrite + Unpin> Shell<'_, S> {
                     if let Some(bytes) = self.session.flush() {
                         write(&mut self.stream, bytes, self.write_timeout, evictions).await?;
                     }
+                    let mut watched = true;
                     loop {
                         tokio::select! {
                             biased;
                             completion = &mut run => break completion,
+                            // What the peer asked for is done although it has closed: it may still read.
+                            read = self.stream.fill_buf(), if watched => {
+                                watched = false;
+                                if !read.is_ok_and(|bytes| !bytes.is_empty()) {
+                                    evictions.leave();
+                                }
+                            }
                             eviction = evictions.wait() => match eviction {
                                 Eviction::End => return Err(Ended::Revoked),
                                 Eviction::Elements(seids) if seid.is_some_and(|seid| seids.contains(&seid)) => {
@@ -267,7 +276,7 @@ impl Leases<'_> {
             Operation::List => Ok(Completion::Seids(self.grid.list(self.peer))),
             Operation::PowerOn { seid } => self.power_on(seid).await,
             Operation::Reset { seid, warm } => self.reset(seid, warm).await,
-            Operation::Apdus { seid, script } => match self.lease(seid) {
+            Operation::Apdus { seid, script } => match self.lease(seid).await {
                 Ok(lease) => {
                     let ran = lease.run(script).await;
                     Ok(Completion::Apdus {
@@ -283,7 +292,7 @@ impl Leases<'_> {
     }
 
     async fn power_on(&mut self, seid: Seid) -> Result<Completion, Refusal> {
-        let powered = self.lease(seid)?.power_on().await;
+        let powered = self.lease(seid).await?.power_on().await;
         self.keep_if(seid, powered.is_ok());
         let powered = powered?;
         Ok(Completion::PoweredOn {
@@ -293,7 +302,7 @@ impl Leases<'_> {
     }
 
     async fn reset(&mut self, seid: Seid, warm: bool) -> Result<Completion, Refusal> {
-        let reset = self.lease(seid)?.reset(warm).await;
+        let reset = self.lease(seid).await?.reset(warm).await;
         self.keep_if(seid, reset.is_ok());
         Ok(Completion::Reset {
             atr: Some(reset?.as_bytes().to_vec()),
@@ -309,13 +318,16 @@ impl Leases<'_> {
         Ok(Completion::Shutdown)
     }
 
-    /// The lease of an element, taken now if the session has none.
-    fn lease(&mut self, seid: Seid) -> Result<&mut Lease, Refusal> {
-        let at = match self.held.iter().position(|lease| lease.seid() == seid) {
+    /// The lease of an element, taken now if the session has none. One that is still being powered down
+    /// after its holder's end is waited for.
+    async fn lease(&mut self, seid: Seid) -> Result<&mut Lease, Refusal> {
+        let held = self.held.iter().position(|lease| lease.seid() == seid);
+        let at = match held {
             Some(at) => at,
             None => {
                 let plane = self.grid.plane(self.peer, seid).unwrap_or(Plane::User);
-                self.held.push(self.grid.open(self.peer, seid, plane)?);
+                let opened = self.grid.open_when_released(self.peer, seid, plane).await;
+                self.held.push(opened?);
                 let request = self.peer.request.get();
                 tracing::info!(peer = %self.peer, %seid, request, "element leased");
                 self.held.len() - 1

@@ -1,9 +1,13 @@
 //! Calls to other nodes, for elements of remote grids.
 
-use std::sync::Arc;
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use arc_swap::ArcSwapOption;
-use gose_client::{Endpoint, RemoteElement, tls};
+use gose_client::{Endpoint, RemoteElement, SharedSession, tls};
 use gose_element::{Atr, ElementError, Outcomes, Script, SecureElement, Seid};
 use gose_proto::apdu::Response;
 use rustls::ClientConfig;
@@ -20,29 +24,64 @@ impl Calls {
         self.0.store(Some(config));
     }
 
-    /// An element of a remote grid, in a session of its own: locks and power of two peers of this node
-    /// never mix there. It connects at its first use.
+    /// An element of a remote grid, in the upstream session that the peer's session has with that node, or in one
+    /// of its own: locks and power of two sessions of this node never mix there. It connects at its first use.
     pub(super) fn open(
         &self,
         node: &str,
         seid: Seid,
         peer: &Peer,
     ) -> Result<Box<dyn SecureElement>, ElementError> {
-        let failed = |cause: String| ElementError::Transport(cause);
-        let config = self.0.load_full();
-        let config = config.ok_or_else(|| failed("[tls] is needed to call other nodes".into()))?;
-        let host = node.rsplit_once(':').map_or(node, |(host, _)| host);
-        let host = host.trim_start_matches('[').trim_end_matches(']');
-        let endpoint = Endpoint::Tls {
-            address: node.to_owned(),
-            name: tls::server_name(host).map_err(|error| failed(error.to_string()))?,
-            config,
+        let endpoint = self.endpoint(node).map_err(ElementError::Transport)?;
+        let element = match &peer.upstreams {
+            Some(upstreams) => RemoteElement::sharing(upstreams.session(node, endpoint), seid),
+            None => RemoteElement::at(endpoint, seid),
         };
         Ok(Box::new(Relayed {
-            element: RemoteElement::at(endpoint, seid),
+            element,
             session: format!("s{}", peer.sid),
             request: peer.request.clone(),
         }))
+    }
+
+    fn endpoint(&self, node: &str) -> Result<Endpoint, String> {
+        let config = self.0.load_full();
+        let config = config.ok_or("[tls] node-anchor-files is needed to call other nodes")?;
+        let host = node.rsplit_once(':').map_or(node, |(host, _)| host);
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        Ok(Endpoint::Tls {
+            address: node.to_owned(),
+            name: tls::server_name(host).map_err(|error| error.to_string())?,
+            config,
+        })
+    }
+}
+
+/// The RACS sessions with other nodes that serve one session of this node: one a node. They end with it.
+#[derive(Default)]
+pub struct Upstreams(Mutex<HashMap<Box<str>, SharedSession>>);
+
+impl Upstreams {
+    /// The session with a node; called at this endpoint when it must be opened.
+    fn session(&self, node: &str, endpoint: Endpoint) -> SharedSession {
+        let mut sessions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match sessions.get(node) {
+            Some(session) => {
+                session.call_at(endpoint);
+                session.clone()
+            }
+            None => {
+                let session = SharedSession::at(endpoint);
+                sessions.insert(node.into(), session.clone());
+                session
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Upstreams {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Upstreams")
     }
 }
 

@@ -21,7 +21,7 @@ use gose_card::{
     keystore::{KeyStore, SoftwareKeyStore},
 };
 
-pub use calls::Calls;
+pub use calls::{Calls, Upstreams};
 pub use hardware::{Readers, watch_readers};
 pub use master_key::master_key;
 pub use private::private_file;

@@ -26,16 +26,16 @@ use crate::{
 };
 
 /// SELECT of the PIV application.
-const SELECT: &[u8] = &[
+pub(crate) const SELECT: &[u8] = &[
     0x00, 0xA4, 0x04, 0x00, 0x09, 0xA0, 0x00, 0x00, 0x03, 0x08, 0x00, 0x00, 0x10, 0x00,
 ];
 
-fn seid(name: &str) -> Seid {
+pub(crate) fn seid(name: &str) -> Seid {
     name.parse().unwrap()
 }
 
 /// POWERON and SELECT of these elements, in one request.
-fn select(id: &str, names: &[&str]) -> Request {
+pub(crate) fn select(id: &str, names: &[&str]) -> Request {
     let mut request = Request::with_id(id).unwrap();
     for name in names {
         request.power_on(&seid(name)).unwrap();
@@ -47,7 +47,7 @@ fn select(id: &str, names: &[&str]) -> Request {
     request
 }
 
-fn refusal(response: &Response) -> Option<Failure> {
+pub(crate) fn refusal(response: &Response) -> Option<Failure> {
     response.decide().err().map(|refusal| refusal.failure())
 }
 

@@ -34,6 +34,8 @@ use gosed::{
 use rcgen::{BasicConstraints, IsCa, KeyUsagePurpose, SanType, SubjectPublicKeyInfo};
 use rustls::pki_types::CertificateDer;
 
+use crate::line::Line;
+
 pub(crate) struct World {
     pub(crate) runtime: tokio::runtime::Runtime,
     pub(crate) dir: tempfile::TempDir,
@@ -43,6 +45,8 @@ pub(crate) struct World {
     /// Holds element `SE-C`, in a world that has it.
     pub(crate) second_grid: Option<Running>,
     pub(crate) server: Running,
+    /// Between the hypervisor and the grids.
+    pub(crate) lines: Vec<Line>,
     hypervisor: Option<Running>,
     guests: UnixListener,
 }
@@ -141,8 +145,11 @@ impl World {
         let grid = grid_node(&runtime, path, &site, "grid", &FIRST);
         let second_grid = second.then(|| grid_node(&runtime, path, &site, "grid-2", &SECOND));
         let server = server_node(&runtime, path, &site, service);
-        let mut remote = vec![(&grid, &FIRST[..])];
-        remote.extend(second_grid.as_ref().map(|grid| (grid, &SECOND[..])));
+        let grids = std::iter::once(&grid).chain(&second_grid);
+        let lines: Vec<_> = grids
+            .map(|grid| Line::to(grid.address().unwrap()))
+            .collect();
+        let remote: Vec<_> = lines.iter().zip([&FIRST[..], &SECOND[..]]).collect();
         let (hypervisor, hv_ca) = hypervisor_node(&runtime, path, &site, &remote, &server);
         drop(entered);
         Self {
@@ -152,6 +159,7 @@ impl World {
             grid,
             second_grid,
             server,
+            lines,
             hypervisor: Some(hypervisor),
             guests,
             runtime,
@@ -334,7 +342,7 @@ fn hypervisor_node(
     runtime: &tokio::runtime::Runtime,
     path: &Path,
     site: &Authority,
-    remote: &[(&Running, &[&str])],
+    remote: &[(&Line, &[&str])],
     server: &Running,
 ) -> (Running, Vec<Vec<u8>>) {
     let base = common(path, "hv-7") + &slots(&["HV"]);
@@ -349,7 +357,7 @@ fn hypervisor_node(
     let seids: Vec<_> = remote.iter().flat_map(|(_, seids)| *seids).collect();
     let slots: String = remote
         .iter()
-        .map(|(grid, seids)| remote_slots(grid, seids))
+        .map(|(line, seids)| remote_slots(line, seids))
         .collect();
     let command = super::guest::command(&path.join("guests.sock"));
     let role = format!(
@@ -379,8 +387,8 @@ quota = 1
 }
 
 /// Elements of a grid node as slots of the hypervisor.
-fn remote_slots(grid: &Running, seids: &[&str]) -> String {
-    let port = grid.address().unwrap().port();
+fn remote_slots(line: &Line, seids: &[&str]) -> String {
+    let port = line.port();
     let slot = |seid: &&str| {
         format!(
             "[[slot]]\nseid = \"{seid}\"\nkind = \"remote\"\nnode = \"localhost:{port}\"\ndefault = \"allow\"\n"
