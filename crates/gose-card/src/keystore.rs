@@ -216,6 +216,17 @@ pub enum KeyError {
     /// What was given is not what the key sealed or wrapped.
     #[error("not made by this key, or changed since")]
     Mismatch,
+    /// The store refuses the authorisation value that it was given for the key, and counts it.
+    #[error(
+        "the key store refuses the authorisation value, {tries} tries are left; correct it before it is locked"
+    )]
+    Denied {
+        /// Tries left.
+        tries: u8,
+    },
+    /// The store takes no authorisation value any more.
+    #[error("the key store is locked: {0}")]
+    Locked(String),
     /// The store failed.
     #[error("key store: {0}")]
     Store(String),

@@ -1,6 +1,7 @@
 //! Keys and sealed data: made, loaded, used.
 
 use std::{
+    collections::{HashMap, HashSet},
     fmt,
     sync::{
         Arc,
@@ -16,14 +17,14 @@ use tpm2_protocol::{
     data::{
         Tpm2bAuth, Tpm2bData, Tpm2bDigest, Tpm2bEccParameter, Tpm2bEccPoint, Tpm2bPrivate,
         Tpm2bPublic, Tpm2bPublicKeyRsa, Tpm2bSensitiveCreate, Tpm2bSensitiveData, TpmAlgId, TpmRh,
-        TpmSt, TpmsContext, TpmsEccPoint, TpmsSchemeHash, TpmsSensitiveCreate, TpmtRsaDecrypt,
-        TpmtSigScheme, TpmtTkHashcheck, TpmuPublicId, TpmuSigScheme,
+        TpmSt, TpmsContext, TpmsEccPoint, TpmsSchemeHash, TpmsSensitiveCreate, TpmtPublic,
+        TpmtRsaDecrypt, TpmtSigScheme, TpmtTkHashcheck, TpmuPublicId, TpmuSigScheme,
     },
     frame::{
-        TpmCertifyCommand, TpmCertifyResponse, TpmContextLoadCommand, TpmContextLoadResponse,
-        TpmContextSaveCommand, TpmContextSaveResponse, TpmCreateCommand, TpmCreatePrimaryCommand,
+        TpmContextLoadCommand, TpmContextLoadResponse, TpmContextSaveCommand,
+        TpmContextSaveResponse, TpmCreateCommand, TpmCreatePrimaryCommand,
         TpmCreatePrimaryResponse, TpmCreateResponse, TpmEcdhZGenCommand, TpmEcdhZGenResponse,
-        TpmFlushContextCommand, TpmFlushContextResponse, TpmLoadCommand, TpmLoadResponse,
+        TpmLoadCommand, TpmLoadResponse, TpmReadPublicCommand, TpmReadPublicResponse,
         TpmRsaDecryptCommand, TpmRsaDecryptResponse, TpmSignCommand, TpmSignResponse,
         TpmUnsealCommand, TpmUnsealResponse,
     },
@@ -31,7 +32,8 @@ use tpm2_protocol::{
 use zeroize::Zeroizing;
 
 use super::{
-    Certified, Settings, Tpm, TpmError,
+    Settings, Tpm, TpmError,
+    authorisation::{Cover, Subject},
     client::{Client, Code},
     der_signature, template,
 };
@@ -46,6 +48,14 @@ pub(super) struct Blob {
 }
 
 impl Blob {
+    pub(super) fn new(private: Tpm2bPrivate, public: Tpm2bPublic) -> Self {
+        Self { private, public }
+    }
+
+    pub(super) fn name(&self) -> Result<Vec<u8>, TpmError> {
+        template::name(&self.public.inner)
+    }
+
     pub(super) fn encode(&self) -> Zeroizing<Vec<u8>> {
         let mut buffer = vec![0; super::transport::MAX_SIZE];
         let mut writer = TpmWriter::new(&mut buffer);
@@ -67,23 +77,36 @@ impl Blob {
 
 /// What is loaded.
 pub(super) struct State {
-    client: Client,
+    pub(super) client: Client,
     /// The key in the TPM besides its parent's short stays: its number and handle, and the line it came by.
     resident: Option<(u64, TpmHandle, u64)>,
     /// Saved contexts by key number: faster than loading the wrapped key again.
-    contexts: std::collections::HashMap<u64, TpmsContext>,
+    contexts: HashMap<u64, TpmsContext>,
+    /// Names of keys whose authorisation value the TPM has refused.
+    pub(super) refused: HashSet<Vec<u8>>,
 }
 
 impl State {
     /// Contexts kept: each some kilobytes.
     const CONTEXTS: usize = 64;
 
+    const REFUSED: usize = 1024;
+
     pub(super) fn new(client: Client) -> Self {
         Self {
             client,
             resident: None,
-            contexts: std::collections::HashMap::new(),
+            contexts: HashMap::new(),
+            refused: HashSet::new(),
         }
+    }
+
+    /// Forgets all where there are too many: then one try of each is spent again.
+    pub(super) fn refuse(&mut self, name: Vec<u8>) {
+        if self.refused.len() >= Self::REFUSED {
+            self.refused.clear();
+        }
+        self.refused.insert(name);
     }
 }
 
@@ -114,7 +137,7 @@ impl Session<'_> {
             Tpm2bAuth::try_from(self.settings.auth.as_slice()).map_err(TpmError::wire)?;
         self.under_parent(|client, parent| {
             let command = TpmCreateCommand {
-                handles: [parent],
+                handles: [parent.handle],
                 in_sensitive: Tpm2bSensitiveCreate {
                     inner: TpmsSensitiveCreate { user_auth, data },
                 },
@@ -122,7 +145,8 @@ impl Session<'_> {
                 outside_info: Tpm2bData::default(),
                 creation_pcr: Default::default(),
             };
-            let made: TpmCreateResponse = client.call(&command, &[&[]])?;
+            let made: TpmCreateResponse =
+                client.call(&command, &[parent.subject()], Cover::BOTH)?;
             Ok(Blob {
                 private: made.out_private,
                 public: made.out_public,
@@ -131,44 +155,19 @@ impl Session<'_> {
     }
 
     pub(super) fn unseal(&mut self, blob: &Blob) -> Result<Zeroizing<Vec<u8>>, TpmError> {
+        let name = blob.name()?;
         let handle = self.load(blob)?;
+        let subject = Subject {
+            name: &name,
+            auth: &self.settings.auth,
+        };
         let command = TpmUnsealCommand { handles: [handle] };
         let result: Result<TpmUnsealResponse, _> =
-            self.state.client.call(&command, &[&self.settings.auth]);
-        self.flush(handle)?;
+            self.state
+                .client
+                .call(&command, &[subject], Cover::RESPONSE);
+        self.state.client.flush(handle)?;
         Ok(Zeroizing::new(result?.out_data.to_vec()))
-    }
-
-    pub(super) fn certify(&mut self, blob: &Blob, nonce: &[u8]) -> Result<Certified, TpmError> {
-        let qualifying_data = Tpm2bData::try_from(nonce).map_err(TpmError::wire)?;
-        let handle = self.load(blob)?;
-        let result = self
-            .create_primary(template::attestation())
-            .and_then(|(signer, public)| {
-                let command = TpmCertifyCommand {
-                    handles: [handle, signer],
-                    qualifying_data,
-                    in_scheme: TpmtSigScheme::default(),
-                };
-                let auths: [&[u8]; 2] = [&self.settings.auth, &[]];
-                let said: Result<TpmCertifyResponse, _> = self.state.client.call(&command, &auths);
-                self.flush(signer)?;
-                Ok((said?, public))
-            });
-        self.flush(handle)?;
-        let (said, public) = result?;
-        let mut buffer = vec![0; super::transport::MAX_SIZE];
-        let mut writer = TpmWriter::new(&mut buffer);
-        said.certify_info
-            .inner
-            .marshal(&mut writer)
-            .map_err(TpmError::wire)?;
-        let (_, attestation_key) = template::read(&public.inner).ok_or(TpmError::Malformed)?;
-        Ok(Certified {
-            statement: writer.as_bytes().to_vec(),
-            signature: der_signature(&said.signature)?,
-            attestation_key,
-        })
     }
 
     /// Runs `operation` on a loaded key, once more if the TPM has lost it meanwhile.
@@ -176,22 +175,32 @@ impl Session<'_> {
         &mut self,
         number: u64,
         blob: &Blob,
-        operation: impl Fn(&mut Client, TpmHandle, &[u8]) -> Result<T, TpmError>,
+        operation: impl Fn(&mut Client, TpmHandle, Subject<'_>) -> Result<T, TpmError>,
     ) -> Result<T, TpmError> {
+        let name = blob.name()?;
+        let settings = self.settings;
+        let subject = Subject {
+            name: &name,
+            auth: &settings.auth,
+        };
         let first = self
             .resident(number, blob)
-            .and_then(|handle| operation(&mut self.state.client, handle, &self.settings.auth));
+            .and_then(|handle| operation(&mut self.state.client, handle, subject));
         match first {
             Err(TpmError::Refused(code)) if Code(code).is_stale() => {
                 self.state.resident = None;
                 self.state.contexts.clear();
             }
             // The line is opened anew once: a TPM daemon may have been restarted.
-            Err(TpmError::Line(_)) => self.state.resident = None,
+            Err(TpmError::Line(_)) => {
+                if let Some((_, handle, _)) = self.state.resident.take() {
+                    self.state.client.abandon(handle);
+                }
+            }
             other => return other,
         }
         let handle = self.resident(number, blob)?;
-        operation(&mut self.state.client, handle, &self.settings.auth)
+        operation(&mut self.state.client, handle, subject)
     }
 
     /// The handle of a key, loaded if it is not.
@@ -209,7 +218,7 @@ impl Session<'_> {
                     handles: [],
                     context,
                 };
-                let loaded: TpmContextLoadResponse = self.state.client.call(&command, &[])?;
+                let loaded: TpmContextLoadResponse = self.state.client.ask(&command)?;
                 loaded.handles[0]
             }
             None => {
@@ -224,7 +233,7 @@ impl Session<'_> {
 
     fn save(&mut self, number: u64, handle: TpmHandle) -> Result<(), TpmError> {
         let command = TpmContextSaveCommand { handles: [handle] };
-        let saved: TpmContextSaveResponse = self.state.client.call(&command, &[])?;
+        let saved: TpmContextSaveResponse = self.state.client.ask(&command)?;
         if self.state.contexts.len() >= State::CONTEXTS {
             self.state.contexts.clear();
         }
@@ -236,7 +245,7 @@ impl Session<'_> {
     pub(super) fn evict(&mut self) -> Result<(), TpmError> {
         match self.state.resident.take() {
             // A resource manager drops what came by a line that is closed; a TPM keeps it.
-            Some((_, handle, _)) => match self.flush(handle) {
+            Some((_, handle, _)) => match self.state.client.flush(handle) {
                 Err(TpmError::Refused(code)) if Code(code).is_stale() => Ok(()),
                 other => other,
             },
@@ -244,56 +253,86 @@ impl Session<'_> {
         }
     }
 
-    fn load(&mut self, blob: &Blob) -> Result<TpmHandle, TpmError> {
+    pub(super) fn load(&mut self, blob: &Blob) -> Result<TpmHandle, TpmError> {
         self.under_parent(|client, parent| {
             let command = TpmLoadCommand {
-                handles: [parent],
+                handles: [parent.handle],
                 in_private: blob.private,
                 in_public: blob.public.clone(),
             };
-            let loaded: TpmLoadResponse = client.call(&command, &[&[]])?;
+            let loaded: TpmLoadResponse =
+                client.call(&command, &[parent.subject()], Cover::COMMAND)?;
             Ok(loaded.handles[0])
         })
     }
 
-    fn under_parent<T>(
+    pub(super) fn under_parent<T>(
         &mut self,
-        f: impl FnOnce(&mut Client, TpmHandle) -> Result<T, TpmError>,
+        f: impl FnOnce(&mut Client, &Parent) -> Result<T, TpmError>,
     ) -> Result<T, TpmError> {
-        if let Some(parent) = self.settings.parent {
-            return f(&mut self.state.client, TpmHandle::new(parent));
+        if let Some(handle) = self.settings.parent {
+            let handles = [TpmHandle::new(handle)];
+            let command = TpmReadPublicCommand { handles };
+            let read: TpmReadPublicResponse = self.state.client.ask(&command)?;
+            let parent = Parent::new(handles[0], read.out_public.inner)?;
+            return f(&mut self.state.client, &parent);
         }
         // Parent, old and new key would be the three places: keep one free for other programs.
         self.evict()?;
-        let (parent, _) = self.create_primary(template::primary())?;
-        let result = f(&mut self.state.client, parent);
-        self.flush(parent)?;
+        let parent = self.create_primary(template::primary())?;
+        let result = f(&mut self.state.client, &parent);
+        self.state.client.flush(parent.handle)?;
         result
     }
 
-    fn create_primary(
-        &mut self,
-        public: Tpm2bPublic,
-    ) -> Result<(TpmHandle, Tpm2bPublic), TpmError> {
+    pub(super) fn create_primary(&mut self, public: Tpm2bPublic) -> Result<Parent, TpmError> {
+        let owner = TpmRh::Owner.value();
         let command = TpmCreatePrimaryCommand {
-            handles: [TpmHandle::new(TpmRh::Owner.value())],
+            handles: [TpmHandle::new(owner)],
             in_public: public,
             ..TpmCreatePrimaryCommand::default()
         };
+        let subject = Subject {
+            name: &owner.to_be_bytes(),
+            auth: &self.settings.owner,
+        };
         let made: TpmCreatePrimaryResponse =
-            self.state.client.call(&command, &[&self.settings.owner])?;
-        Ok((made.handles[0], made.out_public))
+            self.state
+                .client
+                .call(&command, &[subject], Cover::COMMAND)?;
+        Parent::new(made.handles[0], made.out_public.inner)
     }
 
-    fn flush(&mut self, handle: TpmHandle) -> Result<(), TpmError> {
-        let command = TpmFlushContextCommand {
-            handles: [],
-            flush_handle: handle,
-        };
-        self.state
-            .client
-            .call(&command, &[])
-            .map(|_: TpmFlushContextResponse| ())
+    /// Leaves nothing in the TPM.
+    pub(super) fn leave(&mut self) -> Result<(), TpmError> {
+        let evicted = self.evict();
+        self.state.client.end_session();
+        evicted
+    }
+}
+
+/// A key that is loaded for others' sake: a parent, or the attestation key. Its authorisation value is empty.
+pub(super) struct Parent {
+    pub(super) handle: TpmHandle,
+    name: Vec<u8>,
+    pub(super) public: TpmtPublic,
+}
+
+impl Parent {
+    fn new(handle: TpmHandle, public: TpmtPublic) -> Result<Self, TpmError> {
+        let name = template::name(&public)?;
+        Ok(Self {
+            handle,
+            name,
+            public,
+        })
+    }
+
+    pub(super) fn subject(&self) -> Subject<'_> {
+        Subject {
+            name: &self.name,
+            auth: &[],
+        }
     }
 }
 
@@ -323,11 +362,13 @@ impl TpmKey {
 
     fn run<T>(
         &self,
-        operation: impl Fn(&mut Client, TpmHandle, &[u8]) -> Result<T, TpmError>,
+        operation: impl Fn(&mut Client, TpmHandle, Subject<'_>) -> Result<T, TpmError>,
     ) -> Result<T, KeyError> {
-        Ok(self
-            .tpm
-            .with(|session| session.with_key(self.number, &self.blob, operation))?)
+        self.tpm.with(|session| {
+            session.guarded(&self.blob, |session| {
+                session.with_key(self.number, &self.blob, operation)
+            })
+        })
     }
 
     /// Bytes of a coordinate, and the hash of that length; `None` for RSA.
@@ -394,7 +435,7 @@ impl PrivateKey for TpmKey {
             scheme: TpmAlgId::Ecdsa,
             details: TpmuSigScheme::Hash(TpmsSchemeHash { hash_alg }),
         };
-        self.run(|client, handle, auth| {
+        self.run(|client, handle, key| {
             // An unrestricted key signs digests that the TPM did not make itself.
             let validation = TpmtTkHashcheck {
                 tag: TpmSt::HashCheck,
@@ -407,7 +448,7 @@ impl PrivateKey for TpmKey {
                 in_scheme,
                 validation,
             };
-            let signed: TpmSignResponse = client.call(&command, &[auth])?;
+            let signed: TpmSignResponse = client.call(&command, &[key], Cover::COMMAND)?;
             der_signature(&signed.signature)
         })
     }
@@ -422,14 +463,14 @@ impl PrivateKey for TpmKey {
             return Err(KeyError::Input);
         }
         let cipher_text = Tpm2bPublicKeyRsa::try_from(block).map_err(|_| KeyError::Input)?;
-        self.run(|client, handle, auth| {
+        self.run(|client, handle, key| {
             let command = TpmRsaDecryptCommand {
                 handles: [handle],
                 cipher_text,
                 in_scheme: TpmtRsaDecrypt::default(),
                 label: Tpm2bData::default(),
             };
-            let plain: TpmRsaDecryptResponse = client.call(&command, &[auth])?;
+            let plain: TpmRsaDecryptResponse = client.call(&command, &[key], Cover::BOTH)?;
             template::pad(&plain.message, len)
                 .map(Zeroizing::new)
                 .ok_or(TpmError::Malformed)
@@ -453,12 +494,12 @@ impl PrivateKey for TpmKey {
                 y: coordinate(y)?,
             },
         };
-        self.run(|client, handle, auth| {
+        self.run(|client, handle, key| {
             let command = TpmEcdhZGenCommand {
                 handles: [handle],
                 in_point,
             };
-            let shared: TpmEcdhZGenResponse = client.call(&command, &[auth])?;
+            let shared: TpmEcdhZGenResponse = client.call(&command, &[key], Cover::BOTH)?;
             template::pad(&shared.out_point.inner.x, len)
                 .map(Zeroizing::new)
                 .ok_or(TpmError::Malformed)

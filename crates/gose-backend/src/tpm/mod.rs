@@ -3,8 +3,13 @@
 //! Keys are made under a storage key and kept by the card as wrapped blobs: the TPM holds at most one of them at
 //! a time besides their parent, since it has three places. What was pushed out comes back by its saved context.
 
+mod attest;
+mod authorisation;
 mod client;
+mod import;
+mod kdf;
 mod key;
+mod protection;
 mod template;
 mod transport;
 
@@ -13,7 +18,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use gose_card::keystore::{Algorithm, KeyError, KeyStore, PrivateKey, Stored};
+use gose_card::keystore::{Algorithm, KeyError, KeyStore, PrivateKey, SoftwareKeyStore, Stored};
 use tpm2_protocol::{TpmError as WireError, data::TpmtSignature};
 use zeroize::Zeroizing;
 
@@ -22,6 +27,7 @@ use self::{
     client::{Client, Code},
     key::{Blob, TpmKey},
 };
+use crate::der::PrivateParts;
 
 /// How a TPM is used.
 #[derive(Clone)]
@@ -56,10 +62,11 @@ pub struct TpmKeyStore {
     tpm: Arc<Tpm>,
 }
 
-/// What a TPM says about a key, signed by its attestation key.
+/// What a TPM says, signed by its attestation key: a restricted key on P-256 that the owner's seed gives again each
+/// time, so that it can be known beforehand.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Certified {
-    /// TPMS_ATTEST of type CERTIFY: the key's name, the caller's nonce.
+pub struct Attested {
+    /// TPMS_ATTEST: of a key its name, of the machine the digest of its PCRs; with the caller's nonce.
     pub statement: Vec<u8>,
     /// ECDSA with SHA-256 over the statement, DER.
     pub signature: Vec<u8>,
@@ -79,6 +86,12 @@ pub enum TpmError {
     /// The TPM asked to try again too often.
     #[error("the TPM stays busy")]
     Busy,
+    /// Its answer does not prove that it comes from the TPM.
+    #[error("the TPM's answer is not authentic; something changes what crosses its bus")]
+    NotAuthentic,
+    /// A computation of the host's failed, or the system gives no randomness.
+    #[error("a computation for the TPM failed")]
+    Crypto,
     /// Its answer is not what the standard says.
     #[error("the TPM's answer is malformed")]
     Malformed,
@@ -92,10 +105,16 @@ fn hint(code: u32) -> &'static str {
         Code::OBJECT_MEMORY => {
             ": no free place for a key; use /dev/tpmrm0, or flush other programs' keys"
         }
-        Code::LOCKOUT => {
-            ": too many wrong authorisations, it is locked; wait, or reset it by tpm2_dictionarylockout"
+        Code::SESSION_MEMORY | Code::SESSION_HANDLES => {
+            ": no free place for a session; use /dev/tpmrm0, or flush other programs' sessions"
         }
-        code if [0x08E, 0x0A2].contains(&code.base()) => ": wrong authorisation value",
+        Code::LOCKOUT => {
+            ": too many wrong authorisation values, it is locked; `tpm2_getcap properties-variable` tells how long, \
+             `tpm2_dictionarylockout --clear-lockout` lifts it"
+        }
+        code if code.is_wrong_auth() => {
+            ": wrong authorisation value; correct auth-file before more wrong ones lock the TPM"
+        }
         _ => "",
     }
 }
@@ -129,10 +148,7 @@ struct Tpm {
 }
 
 impl Tpm {
-    fn with<T>(
-        &self,
-        f: impl FnOnce(&mut key::Session<'_>) -> Result<T, TpmError>,
-    ) -> Result<T, TpmError> {
+    fn with<T>(&self, f: impl FnOnce(&mut key::Session<'_>) -> T) -> T {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         f(&mut key::Session {
             settings: &self.settings,
@@ -143,8 +159,8 @@ impl Tpm {
 
 impl Drop for Tpm {
     fn drop(&mut self) {
-        // Without a resource manager the place would stay taken.
-        let _ = self.with(|session| session.evict());
+        // Without a resource manager the places would stay taken.
+        let _ = self.with(|session| session.leave());
     }
 }
 
@@ -186,9 +202,32 @@ impl TpmKeyStore {
     ///
     /// # Errors
     /// [`TpmError`].
-    pub fn certify(&self, blob: &[u8], nonce: &[u8]) -> Result<Certified, TpmError> {
+    pub fn certify(&self, blob: &[u8], nonce: &[u8]) -> Result<Attested, TpmError> {
         let blob = Blob::decode(blob).ok_or(TpmError::Malformed)?;
         self.tpm.with(|session| session.certify(&blob, nonce))
+    }
+
+    /// The TPM's statement of what its platform configuration registers (0 to 23, bank of SHA-256) hold, over the
+    /// caller's nonce of up to 32 bytes.
+    ///
+    /// # Errors
+    /// [`TpmError`].
+    pub fn quote(&self, pcrs: &[u8], nonce: &[u8]) -> Result<Attested, TpmError> {
+        self.tpm.with(|session| session.quote(pcrs, nonce))
+    }
+
+    fn stored(&self, made: Result<Blob, TpmError>) -> Result<Stored, KeyError> {
+        let blob = made.map_err(|error| match error {
+            // An algorithm or a size of key that this TPM has not.
+            TpmError::Refused(code) if [0x084, 0x087, 0x0A6].contains(&Code(code).base()) => {
+                KeyError::Unsupported
+            }
+            error => error.into(),
+        })?;
+        Ok(Stored {
+            blob: blob.encode(),
+            key: self.key(blob)?,
+        })
     }
 
     fn key(&self, blob: Blob) -> Result<Arc<dyn PrivateKey>, KeyError> {
@@ -200,28 +239,18 @@ impl TpmKeyStore {
 
 impl KeyStore for TpmKeyStore {
     fn generate(&self, algorithm: Algorithm) -> Result<Stored, KeyError> {
-        let template = template::key(algorithm)?;
-        let blob =
-            self.tpm
-                .with(|session| session.create(template))
-                .map_err(|error| match error {
-                    // An algorithm or a size of key that this TPM has not.
-                    TpmError::Refused(code)
-                        if [0x084, 0x087, 0x0A6].contains(&Code(code).base()) =>
-                    {
-                        KeyError::Unsupported
-                    }
-                    error => error.into(),
-                })?;
-        Ok(Stored {
-            blob: blob.encode(),
-            key: self.key(blob)?,
-        })
+        let template = template::key(algorithm, !self.tpm.settings.auth.is_empty())?;
+        self.stored(self.tpm.with(|session| session.create(template)))
     }
 
-    /// Keys of a TPM are born in it.
-    fn import(&self, _pkcs8: &[u8]) -> Result<Stored, KeyError> {
-        Err(KeyError::Unsupported)
+    /// By TPM2_Import, wrapped for its parent. The TPM certifies such a key as one that was not born in it.
+    fn import(&self, pkcs8: &[u8]) -> Result<Stored, KeyError> {
+        let key = SoftwareKeyStore.open(pkcs8)?;
+        let parts = PrivateParts::read(pkcs8).ok_or(KeyError::Input)?;
+        let blob = self
+            .tpm
+            .with(|session| session.import(key.algorithm(), key.public_key_info(), &parts));
+        self.stored(blob)
     }
 
     fn open(&self, blob: &[u8]) -> Result<Arc<dyn PrivateKey>, KeyError> {

@@ -6,11 +6,15 @@ use gose_proto::apdu::tlv;
 use tpm2_protocol::{
     basic::{TpmUint16, TpmUint32},
     data::{
-        Tpm2bPublic, TpmAlgId, TpmEccCurve, TpmaObject, TpmsEccParms, TpmsEccPoint,
-        TpmsKeyedhashParms, TpmsRsaParms, TpmsSchemeHash, TpmtEccScheme, TpmtPublic, TpmtSymDef,
-        TpmuAsymScheme, TpmuPublicId, TpmuPublicParms, TpmuSymKeyBits, TpmuSymMode,
+        Tpm2bEccParameter, Tpm2bPublic, Tpm2bPublicKeyRsa, TpmAlgId, TpmEccCurve, TpmaObject,
+        TpmsEccParms, TpmsEccPoint, TpmsKeyedhashParms, TpmsRsaParms, TpmsSchemeHash,
+        TpmtEccScheme, TpmtPublic, TpmtSymDef, TpmuAsymScheme, TpmuPublicId, TpmuPublicParms,
+        TpmuSymKeyBits, TpmuSymMode,
     },
 };
+
+use super::{TpmError, kdf};
+use crate::der;
 
 fn attributes(flags: &[TpmaObject]) -> TpmaObject {
     let bits = flags.iter().fold(0, |bits, flag| bits | flag.bits());
@@ -91,8 +95,9 @@ pub(super) fn attestation() -> Tpm2bPublic {
     )
 }
 
-/// A key of a card: signs and agrees or decrypts, by whatever scheme the caller names.
-pub(super) fn key(algorithm: Algorithm) -> Result<Tpm2bPublic, KeyError> {
+/// A key of a card: signs and agrees or decrypts, by whatever scheme the caller names. One without an authorisation
+/// value has nothing to guess, and works while others' wrong guesses have locked the TPM.
+pub(super) fn key(algorithm: Algorithm, has_auth: bool) -> Result<Tpm2bPublic, KeyError> {
     let rsa = |bits: u16| {
         let parameters = TpmsRsaParms {
             symmetric: no_cipher(),
@@ -115,8 +120,36 @@ pub(super) fn key(algorithm: Algorithm) -> Result<Tpm2bPublic, KeyError> {
         Algorithm::Rsa3072 => rsa(3072),
         _ => return Err(KeyError::Unsupported),
     };
-    let flags = [TpmaObject::SIGN_ENCRYPT, TpmaObject::DECRYPT];
+    let mut flags = vec![TpmaObject::SIGN_ENCRYPT, TpmaObject::DECRYPT];
+    if !has_auth {
+        flags.push(TpmaObject::NO_DA);
+    }
     Ok(public(object_type, &flags, parameters))
+}
+
+/// The public area of a key from outside. Without an authorisation policy it cannot leave the TPM again, though it was
+/// not born there.
+pub(super) fn imported(algorithm: Algorithm, info: &[u8], has_auth: bool) -> Option<Tpm2bPublic> {
+    let mut imported = key(algorithm, has_auth).ok()?;
+    let born = attributes(&[
+        TpmaObject::FIXED_TPM,
+        TpmaObject::FIXED_PARENT,
+        TpmaObject::SENSITIVE_DATA_ORIGIN,
+    ]);
+    let flags = imported.inner.object_attributes.bits() & !born.bits();
+    imported.inner.object_attributes = TpmaObject::from_bits_truncate(flags);
+    imported.inner.unique = if algorithm.is_rsa() {
+        let modulus = der::modulus(info)?;
+        TpmuPublicId::Rsa(Tpm2bPublicKeyRsa::try_from(modulus).ok()?)
+    } else {
+        let point = der::public_bits(info)?.strip_prefix(&[0x04])?;
+        let (x, y) = point.split_at(point.len() / 2);
+        TpmuPublicId::Ecc(TpmsEccPoint {
+            x: Tpm2bEccParameter::try_from(x).ok()?,
+            y: Tpm2bEccParameter::try_from(y).ok()?,
+        })
+    };
+    Some(imported)
 }
 
 /// Data under the parent, given back to whoever knows its authorisation value.
@@ -140,6 +173,15 @@ fn no_cipher() -> TpmtSymDef {
         algorithm: TpmAlgId::Null,
         ..TpmtSymDef::default()
     }
+}
+
+/// The name of an object (part 1, 16): the algorithm of its digest, and the digest of its public area.
+pub(super) fn name(public: &TpmtPublic) -> Result<Vec<u8>, TpmError> {
+    if public.name_alg != TpmAlgId::Sha256 {
+        return Err(TpmError::Malformed);
+    }
+    let digest = kdf::hash(&[&kdf::marshalled(public)?]);
+    Ok([&TpmAlgId::Sha256.value().to_be_bytes()[..], &digest].concat())
 }
 
 /// Algorithm and SubjectPublicKeyInfo of a public area.

@@ -22,6 +22,14 @@ pub(crate) fn daemon(variable: &str) -> String {
         .unwrap_or_else(|_| panic!("{variable} is not set: run this test by `cargo xtask interop`"))
 }
 
+/// How many operations a long test has: `GOSE_TEST_OPERATIONS`, which the long form of the contract sets.
+pub(crate) fn operations() -> u32 {
+    match std::env::var("GOSE_TEST_OPERATIONS") {
+        Ok(number) => number.parse().unwrap(),
+        Err(_) => 500,
+    }
+}
+
 fn verify(
     key: &dyn PrivateKey,
     judge: &'static dyn VerificationAlgorithm,
@@ -40,16 +48,21 @@ pub(crate) fn keystore(store: &dyn KeyStore, algorithm: Algorithm) {
     let again = store.open(&stored.blob).unwrap();
     assert_eq!(again.public_key_info(), stored.key.public_key_info());
     for key in [&stored.key, &again] {
-        if algorithm.is_rsa() {
-            rsa(key)
-        } else {
-            elliptic(key)
-        }
+        any_key(key);
     }
     assert_eq!(
         store.open(b"not a blob of any store").unwrap_err(),
         KeyError::Input
     );
+}
+
+/// What every key must do.
+pub(crate) fn any_key(key: &Arc<dyn PrivateKey>) {
+    if key.algorithm().is_rsa() {
+        rsa(key)
+    } else {
+        elliptic(key)
+    }
 }
 
 fn rsa(key: &Arc<dyn PrivateKey>) {

@@ -119,6 +119,8 @@ fn status(error: KeyError) -> StatusWord {
     match error {
         KeyError::Unsupported => StatusWord::FUNCTION_NOT_SUPPORTED,
         KeyError::Input | KeyError::Mismatch => StatusWord::INCORRECT_DATA,
+        KeyError::Denied { tries } => StatusWord::tries_left(tries),
+        KeyError::Locked(_) => StatusWord::AUTHENTICATION_METHOD_BLOCKED,
         KeyError::Store(_) => StatusWord::NO_PRECISE_DIAGNOSIS,
     }
 }
@@ -133,6 +135,8 @@ mod tests {
             (KeyError::Unsupported, 0x6A81),
             (KeyError::Input, 0x6A80),
             (KeyError::Mismatch, 0x6A80),
+            (KeyError::Denied { tries: 2 }, 0x63C2),
+            (KeyError::Locked("for an hour".into()), 0x6983),
             (KeyError::Store("gone".into()), 0x6F00),
         ] {
             assert_eq!(status(error).value(), sw);
