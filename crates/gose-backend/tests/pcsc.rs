@@ -58,6 +58,11 @@ impl Drop for Pcscd {
     }
 }
 
+/// Whether the long form was asked for: `GOSE_TEST_LONG`.
+fn long() -> bool {
+    std::env::var_os("GOSE_TEST_LONG").is_some()
+}
+
 fn wait(what: &str, mut ready: impl FnMut() -> bool) {
     let start = Instant::now();
     while !ready() {
@@ -141,7 +146,7 @@ fn keeps_the_contract() {
     let terms = Terms {
         name: "software, vpcd and pcscd",
         algorithms: &[Algorithm::P256, Algorithm::P384, Algorithm::Rsa2048],
-        operations: 10_000,
+        operations: contract::operations(long()),
         removal: Some(&mut removal),
     };
     println!("{}", contract::run(&mut PcscElement::new(reader(0)), terms));

@@ -78,7 +78,7 @@ fn keeps_the_contract(store: &TpmKeyStore) {
     let terms = Terms {
         name: "keys in swtpm",
         algorithms: &[Algorithm::P256, Algorithm::P384, Algorithm::Rsa2048],
-        operations: support::operations(),
+        operations: contract::operations(support::long()),
         removal: None,
     };
     println!("{}", contract::run(&mut element, terms));

@@ -52,6 +52,12 @@ pub struct Terms<'a> {
     pub removal: Option<Removal<'a>>,
 }
 
+/// Operations of the last test: ten thousand in the long form, some hundred in the short one.
+#[must_use]
+pub const fn operations(long: bool) -> u32 {
+    if long { 10_000 } else { 500 }
+}
+
 /// Takes an element away (true) or brings it back (false).
 pub type Removal<'a> = &'a mut dyn FnMut(bool);
 
