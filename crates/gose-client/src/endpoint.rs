@@ -12,7 +12,7 @@ use std::{
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 
-use crate::{Connection, Error, Link};
+use crate::{Connection, Error, Link, guest::Guest};
 
 /// Time for a TCP connection, and again for the TLS handshake.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -31,13 +31,15 @@ pub enum Endpoint {
     },
     /// The administrator's socket of a node on this machine.
     Unix(PathBuf),
+    /// A guest's middleware: the guest's own elements.
+    Guest(Arc<Guest>),
 }
 
 impl Endpoint {
     /// Connects, with TLS where it belongs, within 10 s for each.
     ///
     /// # Errors
-    /// [`Error::Connect`], [`Error::Tls`]
+    /// [`Error::Connect`], [`Error::Tls`], [`Error::Guest`]
     pub fn link(&self) -> Result<Link, Error> {
         match self {
             Self::Tls {
@@ -57,6 +59,7 @@ impl Endpoint {
                     address: path.display().to_string(),
                     cause,
                 }),
+            Self::Guest(guest) => Ok(guest.link()?),
         }
     }
 

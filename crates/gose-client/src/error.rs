@@ -4,6 +4,8 @@ use std::{io, path::PathBuf};
 
 use gose_proto::racs::{ProtocolError, Refusal, RequestError};
 
+use crate::guest::GuestError;
+
 /// Why a node did not do what was asked.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -33,6 +35,9 @@ pub enum Error {
     /// The TLS handshake failed: one side does not accept the other.
     #[error("TLS: {0}")]
     Tls(#[from] rustls::Error),
+    /// A guest does not get to its hypervisor.
+    #[error(transparent)]
+    Guest(Box<GuestError>),
     /// The node closed the connection before the request was sent: nothing was done.
     #[error("the node closed the connection; connect again")]
     Closed,
@@ -64,6 +69,15 @@ impl Error {
     #[must_use]
     pub fn is_outcome_unknown(&self) -> bool {
         matches!(self, Self::Cut(_) | Self::Timeout(_) | Self::Protocol(_))
+    }
+}
+
+impl From<GuestError> for Error {
+    fn from(error: GuestError) -> Self {
+        match error {
+            GuestError::Session(error) => error,
+            error => Self::Guest(Box::new(error)),
+        }
     }
 }
 

@@ -7,6 +7,7 @@ mod cert;
 mod eap;
 mod element;
 mod failure;
+mod guest;
 mod identity;
 mod init;
 mod key;
@@ -50,6 +51,9 @@ enum Noun {
     /// List, initialise, power, reset and address elements
     #[command(subcommand)]
     Element(element::Verb),
+    /// In a virtual machine: its token, its element, its authentication
+    #[command(subcommand)]
+    Guest(guest::Verb),
     /// Identities of the EAP-TLS application of an element
     #[command(subcommand)]
     Identity(identity::Verb),
@@ -82,6 +86,7 @@ fn main() -> ExitCode {
         Noun::Cert(verb) => verb.run(&output),
         Noun::Eap(verb) => verb.run(&output),
         Noun::Element(verb) => verb.run(&output),
+        Noun::Guest(verb) => verb.run(&output),
         Noun::Identity(verb) => verb.run(&output),
         Noun::Key(verb) => verb.run(&output),
         Noun::Pki(verb) => verb.run(&output),

@@ -1,11 +1,15 @@
 //! Which node, and who calls: the flags that every noun shares.
 
-use std::path::PathBuf;
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use clap::Args;
 use gose_client::{
     Connection, Endpoint, RemoteElement,
     admin::{self, Action, Answer},
+    guest::{Guest, GuestError},
     tls,
 };
 use gose_element::Seid;
@@ -36,6 +40,9 @@ pub(crate) struct Node {
     /// Administrator's socket of a node on this machine [default: /run/gose/admin.sock]
     #[arg(long, value_name = "PATH", conflicts_with = "node")]
     socket: Option<PathBuf>,
+    /// In a virtual machine: its join record; reaches its own elements through its hypervisor
+    #[arg(long, value_name = "FILE", env = "GOSE_JOIN", conflicts_with_all = ["node", "socket"])]
+    join: Option<PathBuf>,
 }
 
 impl Node {
@@ -61,6 +68,14 @@ impl Node {
     }
 
     fn endpoint_for(&self, protocol: &[u8]) -> Result<Endpoint, Failure> {
+        if let Some(record) = &self.join {
+            if protocol != tls::RACS {
+                return Err(Failure::local(
+                    "a virtual machine manages no node: call one with --node",
+                ));
+            }
+            return Ok(Endpoint::Guest(Arc::new(join(record)?)));
+        }
         let Some(node) = &self.node else {
             let socket = self.socket.clone();
             return Ok(Endpoint::Unix(
@@ -94,6 +109,23 @@ impl Node {
     pub(crate) fn element(&self, seid: &str) -> Result<RemoteElement, Failure> {
         Ok(RemoteElement::new(self.connect()?, parse_seid(seid)?))
     }
+}
+
+/// Joins the hypervisor of this virtual machine with the record in a file.
+///
+/// # Errors
+/// [`Failure::Local`] if the file is of no use, else [`Failure::Remote`].
+pub(crate) fn join(record: &Path) -> Result<Guest, Failure> {
+    if !record.exists() {
+        return Err(Failure::local(format!(
+            "{}: no join record; is this a virtual machine of a GoSE hypervisor?",
+            record.display()
+        )));
+    }
+    Guest::from_file(record).map_err(|error| match error {
+        GuestError::Record(_) => Failure::local(format!("{}: {error}", record.display())),
+        error => gose_client::Error::from(error).into(),
+    })
 }
 
 /// # Errors

@@ -1,5 +1,7 @@
 //! What a hypervisor tells a guest at its start.
 
+use std::net::IpAddr;
+
 use gose_proto::{
     hex,
     identity::{VmId, attach::JoinSecret},
@@ -15,11 +17,14 @@ pub struct JoinRecord {
     pub vm: String,
     /// The name in the hypervisor's TLS certificate.
     pub address: String,
+    /// The hypervisor's address on the guest's own link, where the guest has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<IpAddr>,
     /// Trust anchors for that certificate, DER.
     pub anchors: Vec<String>,
     /// The first token and its chain, DER.
     pub token: Vec<String>,
-    /// The one-time secret of the first join.
+    /// The one-time secret of the next join.
     secret: SecretText,
 }
 
@@ -56,6 +61,7 @@ impl JoinRecord {
         Self {
             vm: vm.to_string(),
             address: address.to_owned(),
+            host: None,
             anchors: text(anchors),
             token: text(token),
             secret: SecretText(hex::encode(secret.as_bytes())),
@@ -79,7 +85,12 @@ impl JoinRecord {
         self.vm.parse().map_err(|_| RecordError::Field("vm"))
     }
 
-    /// The secret of the first join.
+    /// Takes the secret of the next join.
+    pub fn set_secret(&mut self, secret: &JoinSecret) {
+        self.secret = SecretText(hex::encode(secret.as_bytes()));
+    }
+
+    /// The secret of the next join.
     ///
     /// # Errors
     /// [`RecordError::Field`].

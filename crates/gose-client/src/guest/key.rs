@@ -2,7 +2,6 @@
 
 use std::{
     fmt,
-    os::unix::net::UnixStream,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -15,9 +14,9 @@ use rustls::{
 };
 use rustls_pki_types::CertificateDer;
 
-use super::AttachChannel;
+use super::{AttachChannel, Channel as Socket};
 
-type Channel = Arc<Mutex<AttachChannel<UnixStream>>>;
+type Channel = Arc<Mutex<AttachChannel<Socket>>>;
 
 /// Presents the token of now.
 pub(super) struct AttachKeys(Channel);
@@ -42,7 +41,7 @@ impl AttachKeys {
     }
 }
 
-fn lock(channel: &Channel) -> MutexGuard<'_, AttachChannel<UnixStream>> {
+fn lock(channel: &Channel) -> MutexGuard<'_, AttachChannel<Socket>> {
     channel.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

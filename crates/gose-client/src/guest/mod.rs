@@ -4,6 +4,7 @@
 //! attach channel, for the token that names this guest.
 
 mod attach;
+mod channel;
 mod control;
 mod eap;
 mod join;
@@ -12,6 +13,7 @@ mod key;
 use std::{
     io,
     os::unix::net::UnixStream,
+    path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -24,11 +26,13 @@ use rustls::{
 use rustls_pki_types::CertificateDer;
 
 pub use attach::{AttachChannel, ReadNow};
+pub use channel::{ATTACH_PORT, Channel, SESSION_PORT};
 pub use control::{Control, Request, send_record, serve_request};
 pub use eap::{EapChannel, EapError, authenticate};
 pub use join::{JoinRecord, RecordError};
 
 use crate::{Connection, Link, tls};
+use channel::{RecordFile, Way};
 use key::AttachKeys;
 
 /// Protocol name of RACS on TLS (ALPN).
@@ -42,8 +46,8 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A guest that has joined its hypervisor.
 pub struct Guest {
-    control: Mutex<Control>,
-    attach: Arc<Mutex<AttachChannel<UnixStream>>>,
+    way: Way,
+    attach: Arc<Mutex<AttachChannel<Channel>>>,
     record: JoinRecord,
     roots: Arc<RootCertStore>,
 }
@@ -93,12 +97,31 @@ impl Guest {
         control.set_write_timeout(Some(PATIENCE))?;
         let mut control = Control::new(control);
         let record = control.record()?;
+        Self::attached(Way::Control(Mutex::new(control)), record)
+    }
+
+    /// Joins with the record in a file, over the guest's own link, and leaves the secret of the next join in
+    /// the file. Whoever else joins with this file at the moment is waited for.
+    ///
+    /// # Errors
+    /// [`GuestError`].
+    pub fn from_file(path: &Path) -> Result<Self, GuestError> {
+        let (file, record) = RecordFile::open(path)?;
+        let host = record.host.ok_or(RecordError::Field("host"))?;
+        let guest = Self::attached(Way::Link(host), record)?;
+        let mut next = guest.record.clone();
+        next.set_secret(guest.attach().next_secret());
+        file.replace(&next)?;
+        Ok(guest)
+    }
+
+    fn attached(way: Way, record: JoinRecord) -> Result<Self, GuestError> {
         let anchors = record.anchors()?.into_iter().map(CertificateDer::from);
         let roots = tls::anchors(anchors)?;
-        let attach = control.open(Request::Attach)?;
+        let attach = way.open(Request::Attach)?;
         let attach = AttachChannel::join(attach, &record.secret()?)?;
         Ok(Self {
-            control: Mutex::new(control),
+            way,
             attach: Arc::new(Mutex::new(attach)),
             record,
             roots: Arc::new(roots),
@@ -134,7 +157,15 @@ impl Guest {
     /// # Errors
     /// [`GuestError`].
     pub fn open_racs(&self) -> Result<Connection, GuestError> {
-        self.open(RACS).map(Connection::new)
+        self.link().map(Connection::new)
+    }
+
+    /// Opens a TLS session that speaks RACS, for whoever speaks it without [`Connection`].
+    ///
+    /// # Errors
+    /// [`GuestError`].
+    pub fn link(&self) -> Result<Link, GuestError> {
+        self.open(RACS)
     }
 
     /// Opens a TLS session to the authentication server.
@@ -168,9 +199,9 @@ impl Guest {
     /// A further channel to this guest's listener, on which TLS is still to begin.
     ///
     /// # Errors
-    /// [`GuestError::NoChannel`].
-    pub fn channel(&self) -> Result<UnixStream, GuestError> {
-        self.control().open(Request::Session)
+    /// [`GuestError::NoChannel`], [`GuestError::Io`].
+    pub fn channel(&self) -> Result<Channel, GuestError> {
+        self.way.open(Request::Session)
     }
 
     /// The anchors of the hypervisor's TLS identity.
@@ -189,12 +220,8 @@ impl Guest {
         Ok(Link::tls(socket, name, Arc::new(config), PATIENCE)?)
     }
 
-    fn attach(&self) -> MutexGuard<'_, AttachChannel<UnixStream>> {
+    fn attach(&self) -> MutexGuard<'_, AttachChannel<Channel>> {
         self.attach.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn control(&self) -> MutexGuard<'_, Control> {
-        self.control.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

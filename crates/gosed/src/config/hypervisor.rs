@@ -30,6 +30,12 @@ pub struct Hypervisor {
     /// Where `gose-eap/1` of guests goes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub authentication_server: Option<Called>,
+    /// What starts virtual machines.
+    #[serde(default)]
+    pub driver: Driver,
+    /// Where guests find their join records, a folder a guest: driver `namespace`.
+    #[serde(default = "Hypervisor::default_join_folder")]
+    pub join_folder: PathBuf,
     /// Programs that guests run.
     #[serde(default, rename = "image")]
     pub images: Vec<Image>,
@@ -39,6 +45,17 @@ pub struct Hypervisor {
     /// Guests that start with the node.
     #[serde(default, rename = "guest")]
     pub guests: Vec<Guest>,
+}
+
+/// What starts virtual machines.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Driver {
+    /// A guest is a process of the node, with an inherited socket.
+    #[default]
+    Process,
+    /// A guest is a process in a network namespace of its own.
+    Namespace,
 }
 
 /// A node that this one calls.
@@ -95,12 +112,20 @@ impl Hypervisor {
         "/var/lib/gose/generations.json".into()
     }
 
+    fn default_join_folder() -> PathBuf {
+        "/run/gose/join".into()
+    }
+
     fn default_lifetime() -> Seconds {
         Seconds::new(43_200)
     }
 
     pub(super) fn paths(&mut self) -> Vec<&mut PathBuf> {
-        let mut paths = vec![&mut self.ca_certificate_file, &mut self.generation_file];
+        let mut paths = vec![
+            &mut self.ca_certificate_file,
+            &mut self.generation_file,
+            &mut self.join_folder,
+        ];
         paths.extend(&mut self.guest_anchor_files);
         paths.extend(self.ca_key.path());
         paths

@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 
 pub use access::{Aid, AidRule, ByDefault, Caller, Filter, FilterRule, Name, Role, Seids, User};
 pub use authentication_server::{AuthenticationServer, Company, Reply, Service};
-pub use hypervisor::{Called, Creator, Guest, Hypervisor, Image};
+pub use hypervisor::{Called, Creator, Driver, Guest, Hypervisor, Image};
 pub use key_store::KeyStore;
 pub use limits::Limits;
 pub use radius::{Overload, RadSec, Radius, RadiusClient};

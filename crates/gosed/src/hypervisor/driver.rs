@@ -6,18 +6,28 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use gose_client::guest::Request;
+use gose_client::guest::{JoinRecord, Request, send_record};
 use gose_proto::identity::VmId;
-use tokio::{net::UnixStream, sync::oneshot};
-use zeroize::Zeroizing;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::oneshot,
+};
 
 use super::process;
+
+/// What a guest opened, of whatever kind.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+
+/// A socket of one domain.
+pub type Socket = Box<dyn Stream>;
 
 /// Takes what one domain opens. There is one value a domain: that is how a peer is known before its first
 /// byte.
 pub trait Sockets: Send + Sync {
     /// Serves a new socket of the domain; `false` refuses it: the domain has too many.
-    fn serve(&self, request: Request, socket: UnixStream) -> bool;
+    fn serve(&self, request: Request, socket: Socket) -> bool;
 
     /// The domain runs no more.
     fn ended(&self);
@@ -33,7 +43,7 @@ pub trait Hypervisor: Send + Sync {
         &self,
         vm: VmId,
         command: &[String],
-        record: Zeroizing<Vec<u8>>,
+        record: JoinRecord,
         sockets: Arc<dyn Sockets>,
     ) -> io::Result<()>;
 
@@ -53,13 +63,14 @@ impl Hypervisor for Processes {
         &self,
         vm: VmId,
         command: &[String],
-        record: Zeroizing<Vec<u8>>,
+        record: JoinRecord,
         sockets: Arc<dyn Sockets>,
     ) -> io::Result<()> {
         let mut domains = lock(&self.0);
         if domains.contains_key(&vm) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
+        let record = send_record(&record).map_err(io::Error::other)?;
         let (mut guest, control) = process::start(command)?;
         let (stop, stopped) = oneshot::channel();
         domains.insert(vm, Some(stop));

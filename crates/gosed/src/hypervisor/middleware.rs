@@ -8,7 +8,7 @@ use std::{
 };
 
 use gose_client::{
-    guest::{JoinRecord, RecordError, Request, send_record},
+    guest::{JoinRecord, RecordError, Request},
     tls::{EAP, Identity, RACS},
 };
 use gose_element::{Seid, drive::piv::Slot};
@@ -21,7 +21,7 @@ use gose_proto::{
 };
 use rustls::{ClientConfig, ServerConfig, pki_types::ServerName, sign::SingleCertAndKey};
 use tokio::{
-    net::{TcpStream, UnixStream},
+    net::TcpStream,
     sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
     time::timeout,
@@ -31,10 +31,11 @@ use tokio_rustls::{TlsAcceptor, TlsConnector, server::TlsStream};
 use super::{
     attach::{self, IdentityTokens},
     domain::Domain,
-    driver::{Hypervisor, Processes, Sockets},
+    driver::{Hypervisor, Processes, Socket, Sockets},
     eap_relay,
     generations::{GenerationError, GenerationFile},
     guest_tls::{self, GuestVerifier},
+    namespace::Namespaces,
     token::{IssueError, Subject, TokenIssuer},
 };
 use crate::{
@@ -198,6 +199,10 @@ impl Middleware {
                 )?,
             }),
         };
+        let driver: Box<dyn Hypervisor> = match &role.driver {
+            config::Driver::Process => Box::new(Processes::default()),
+            config::Driver::Namespace => Box::new(Namespaces::new(role.join_folder.clone())),
+        };
         Ok(Arc::new(Self {
             generations: Arc::new(GenerationFile::open(&role.generation_file)?),
             guest_anchors: ders(&role.guest_anchor_files)?
@@ -210,7 +215,7 @@ impl Middleware {
             issuer,
             identity,
             upstream,
-            driver: Box::new(Processes::default()),
+            driver,
             guests: Mutex::default(),
             creation: Mutex::default(),
             stop,
@@ -395,17 +400,16 @@ impl Middleware {
         Ok((Arc::new(sockets), guest))
     }
 
-    fn join_record(&self, domain: &Domain) -> Result<zeroize::Zeroizing<Vec<u8>>, MiddlewareError> {
+    fn join_record(&self, domain: &Domain) -> Result<JoinRecord, MiddlewareError> {
         let secret = domain.join_secret().ok_or(RecordError::Field("secret"))?;
         let token = domain.token();
-        let record = JoinRecord::new(
+        Ok(JoinRecord::new(
             domain.vm(),
             &self.config.name,
             &self.guest_anchors,
             token.chain.certificates(),
             &secret,
-        );
-        Ok(send_record(&record)?)
+        ))
     }
 
     fn guests(&self) -> MutexGuard<'_, BTreeMap<VmId, Guest>> {
@@ -459,7 +463,7 @@ struct Channels {
 }
 
 impl Sockets for DomainSockets {
-    fn serve(&self, request: Request, socket: UnixStream) -> bool {
+    fn serve(&self, request: Request, socket: Socket) -> bool {
         let channels = self.0.clone();
         let vm = channels.domain.vm();
         let Ok(permit) = channels.permits.clone().try_acquire_owned() else {
@@ -494,7 +498,7 @@ impl Channels {
     async fn channel(
         self: Arc<Self>,
         request: Request,
-        socket: UnixStream,
+        socket: Socket,
         permit: OwnedSemaphorePermit,
     ) {
         match request {
@@ -509,7 +513,7 @@ impl Channels {
         drop(permit);
     }
 
-    async fn session(&self, socket: UnixStream) {
+    async fn session(&self, socket: Socket) {
         let vm = self.domain.vm();
         let limit = self.middleware.limits.handshake_timeout_s.duration();
         let accepted = timeout(limit, TlsAcceptor::from(self.tls.clone()).accept(socket)).await;
@@ -531,7 +535,7 @@ impl Channels {
     }
 
     /// The guest's own elements, local and remote; consecutive APDUs go upstream as one request.
-    async fn racs(&self, stream: TlsStream<UnixStream>) {
+    async fn racs(&self, stream: TlsStream<Socket>) {
         let Middleware {
             grid, limits, stop, ..
         } = &*self.middleware;
@@ -541,7 +545,7 @@ impl Channels {
         tracing::info!(peer = %peer, reason = %ended, "guest session ended");
     }
 
-    async fn eap(&self, mut stream: TlsStream<UnixStream>) {
+    async fn eap(&self, mut stream: TlsStream<Socket>) {
         let vm = self.domain.vm();
         let Some(upstream) = &self.middleware.upstream else {
             tracing::warn!(%vm, "refused: no authentication server is configured");

@@ -12,8 +12,10 @@ pub mod generations;
 pub mod guest_tls;
 pub mod key;
 pub mod middleware;
+pub mod namespace;
 pub mod process;
 pub mod token;
+pub mod vif;
 
 pub(crate) use actions::perform;
 pub use middleware::{Middleware, MiddlewareError};

@@ -101,7 +101,7 @@ impl ControlSocket {
                 .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
             let (ours, theirs) = StdStream::pair()?;
             ours.set_nonblocking(true)?;
-            let taken = sockets.serve(request, UnixStream::from_std(ours)?);
+            let taken = sockets.serve(request, Box::new(UnixStream::from_std(ours)?));
             let answer = taken.then(|| OwnedFd::from(theirs));
             let sent = self.0.async_io(Interest::WRITABLE, || {
                 serve_request(&self.0, request, answer.as_ref())
