@@ -7,7 +7,7 @@ use crate::stage::{cargo, need, output, root, succeed};
 type Proof = Result<String, String>;
 
 /// The stages of `cargo xtask interop`.
-pub(crate) const NAMES: [&str; 9] = [
+pub(crate) const NAMES: [&str; 10] = [
     "vpcd",
     "opensc",
     "swtpm",
@@ -17,6 +17,7 @@ pub(crate) const NAMES: [&str; 9] = [
     "freeradius",
     "hostapd",
     "radsec",
+    "namespaces",
 ];
 
 /// What a row of the element contract's table has and no other line.
@@ -69,6 +70,14 @@ pub(crate) fn radsec() -> Proof {
     need("eapol_test", "eapoltest")?;
     eap_needs()?;
     judge("radsec")
+}
+
+/// Guests in network namespaces: the kernel's network and openssl judge.
+pub(crate) fn namespaces() -> Proof {
+    need("ip", "iproute2")?;
+    need("openssl", "openssl")?;
+    build_programs()?;
+    judge("namespaces")
 }
 
 /// Client elements against FreeRADIUS.

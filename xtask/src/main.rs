@@ -100,6 +100,11 @@ const TEST: &[Stage] = &[
         interop::radsec,
     ),
     Stage::new(
+        "namespaces",
+        "guests with a link of their own attach, authenticate, and reach nothing of each other's",
+        interop::namespaces,
+    ),
+    Stage::new(
         "deny",
         "licences, bans and sources of all dependencies are allowed",
         tools::deny,
