@@ -42,6 +42,19 @@ impl Server {
         Ok(Self { child, address })
     }
 
+    /// Processor time that its threads have used, seconds.
+    pub(crate) fn processor_time(&self) -> f64 {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.child.id()));
+        // First field: nanoseconds on a processor. A thread that has just ended is not there.
+        let nanoseconds = threads
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter_map(|thread| std::fs::read_to_string(thread.path().join("schedstat")).ok())
+            .filter_map(|text| text.split_whitespace().next()?.parse::<f64>().ok());
+        nanoseconds.sum::<f64>() / 1e9
+    }
+
     /// Resident memory, MiB (VmRSS).
     pub(crate) fn resident(&self) -> Outcome<f64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;

@@ -37,6 +37,8 @@ pub(crate) struct Exchange {
 pub(crate) struct Rate {
     /// APDUs (or pings) a second, over all connections.
     pub(crate) per_second: f64,
+    /// What `used` grew by an APDU (or ping).
+    pub(crate) used: f64,
 }
 
 /// Where to and as whom.
@@ -57,11 +59,13 @@ impl Target {
     }
 }
 
-/// Runs one exchange on each connection for `time`, after a tenth of it as warm-up.
+/// Runs one exchange on each connection for `time`, after a tenth of it as warm-up. `used` is a meter that is read
+/// before and after.
 pub(crate) async fn run(
     target: &Target,
     exchanges: Vec<Exchange>,
     time: Duration,
+    used: impl Fn() -> f64,
 ) -> std::io::Result<Rate> {
     let counted = Arc::new(AtomicU64::new(0));
     let counting = Arc::new(AtomicBool::new(false));
@@ -89,14 +93,16 @@ pub(crate) async fn run(
     }
     tokio::time::sleep(time / 10).await;
     counting.store(true, Ordering::Relaxed);
-    let start = Instant::now();
+    let (start, before) = (Instant::now(), used());
     tokio::time::sleep(time).await;
-    let per_second = counted.load(Ordering::Relaxed) as f64 / start.elapsed().as_secs_f64();
+    let count = counted.load(Ordering::Relaxed) as f64;
+    let per_second = count / start.elapsed().as_secs_f64();
+    let used = (used() - before) / count;
     over.store(true, Ordering::Relaxed);
     for task in tasks {
         task.await.map_err(std::io::Error::other)??;
     }
-    Ok(Rate { per_second })
+    Ok(Rate { per_second, used })
 }
 
 /// How long an answer may take before the run counts as broken.

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::{
     child::{Outcome, Server, runtime, server_config},
-    load::{self, Exchange, Target},
+    load::{self, Exchange, Rate, Target},
     memory,
     pki::{self, Pki},
     record,
@@ -73,42 +73,35 @@ fn measure(folder: &Path, short: bool) -> Outcome<Value> {
             .collect::<Vec<_>>()
     };
     let raw_one = raw_exchange(&single(1)[0], answer, 1);
+    let load = |server: &Server, exchanges: Vec<Exchange>| -> Outcome<Rate> {
+        let used = || server.processor_time() * 1e6;
+        Ok(runtime.block_on(load::run(&target(server)?, exchanges, time / 4, used))?)
+    };
+    let raw = raw_server(folder, &raw_one)?;
     for (name, connections) in [("1", 1), ("64", 64)] {
-        let raw = raw_server(folder, &raw_one)?;
-        let (raw, own) = turns(|| {
-            let raw = runtime.block_on(load::run(
-                &target(&raw)?,
-                vec![raw_one.clone(); connections],
-                time / 4,
-            ))?;
-            let own =
-                runtime.block_on(load::run(&target(&node)?, single(connections), time / 4))?;
-            Ok((raw.per_second, own.per_second))
-        })?;
-        report.insert(format!("raw_{name}"), json!(raw.round()));
-        report.insert(format!("racs_{name}"), json!(own.round()));
-        report.insert(format!("ratio_{name}"), json!(own / raw));
+        let compared = turns(
+            || load(&raw, vec![raw_one.clone(); connections]),
+            || load(&node, single(connections)),
+        )?;
+        report.insert(format!("raw_{name}"), json!(compared.other.round()));
+        report.insert(format!("racs_{name}"), json!(compared.own.round()));
+        compared.insert(&mut report, &format!("ratio_{name}"));
+        report.insert(format!("raw_{name}_processor_us"), json!(compared.used[0]));
+        report.insert(format!("racs_{name}_processor_us"), json!(compared.used[1]));
     }
+    drop(raw);
     let raw_sixteen = raw_batch();
     let raw = raw_server(folder, &raw_exchange_of(&raw_sixteen))?;
-    let (raw, own) = turns(|| {
-        let raw = runtime.block_on(load::run(
-            &target(&raw)?,
-            vec![raw_sixteen.clone(); 8],
-            time / 4,
-        ))?;
-        let own = runtime.block_on(load::run(&target(&node)?, batch(8), time / 4))?;
-        Ok((raw.per_second, own.per_second))
-    })?;
-    let (_, unbatched) = turns(|| {
-        let own = runtime.block_on(load::run(&target(&node)?, single(8), time / 4))?;
-        Ok((0.0, own.per_second))
-    })?;
-    report.insert("raw_batch".into(), json!(raw.round()));
-    report.insert("racs_batch".into(), json!(own.round()));
-    report.insert("ratio_batch".into(), json!(own / raw));
-    report.insert("racs_unbatched_8".into(), json!(unbatched.round()));
-    report.insert("batch_over_unbatched".into(), json!(own / unbatched));
+    let compared = turns(
+        || load(&raw, vec![raw_sixteen.clone(); 8]),
+        || load(&node, batch(8)),
+    )?;
+    report.insert("raw_batch".into(), json!(compared.other.round()));
+    report.insert("racs_batch".into(), json!(compared.own.round()));
+    compared.insert(&mut report, "ratio_batch");
+    let compared = turns(|| load(&node, single(8)), || load(&node, batch(8)))?;
+    report.insert("racs_unbatched_8".into(), json!(compared.other.round()));
+    compared.insert(&mut report, "batch_over_unbatched");
 
     report.insert("flight".into(), flight(&target(&node)?, &runtime, time)?);
     drop(node);
@@ -135,14 +128,69 @@ fn measure(folder: &Path, short: bool) -> Outcome<Value> {
     Ok(Value::Object(report))
 }
 
-/// Both sides in turns, four times, so that they see the same machine; the means.
-fn turns(mut turn: impl FnMut() -> Outcome<(f64, f64)>) -> Outcome<(f64, f64)> {
-    let mut sums = (0.0, 0.0);
-    for _ in 0..4 {
-        let (raw, own) = turn()?;
-        sums = (sums.0 + raw, sums.1 + own);
+/// Rounds of a comparison.
+const ROUNDS: usize = 7;
+
+/// Two sides measured in turns.
+struct Compared {
+    /// The peer's rate: the median of its rounds.
+    other: f64,
+    /// Ours.
+    own: f64,
+    /// Ours over the peer's, a round each, sorted.
+    ratios: Vec<f64>,
+    /// Processor time of the servers an APDU, microseconds: the peer's, ours; medians. It tells of the program alone,
+    /// however busy the machine is.
+    used: [f64; 2],
+}
+
+impl Compared {
+    /// The median of the ratios under this name, and the least and the greatest beside it.
+    fn insert(&self, report: &mut serde_json::Map<String, Value>, name: &str) {
+        report.insert(name.into(), json!(median(&self.ratios)));
+        report.insert(
+            format!("{name}_spread"),
+            json!([self.ratios.first(), self.ratios.last()]),
+        );
     }
-    Ok((sums.0 / 4.0, sums.1 / 4.0))
+}
+
+/// Both sides in turns, so that they see the same machine; who begins a round alternates.
+fn turns(
+    mut other: impl FnMut() -> Outcome<Rate>,
+    mut own: impl FnMut() -> Outcome<Rate>,
+) -> Outcome<Compared> {
+    let (mut others, mut owns, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    let mut used = [Vec::new(), Vec::new()];
+    for round in 0..ROUNDS {
+        let (theirs, ours) = if round % 2 == 0 {
+            let theirs = other()?;
+            (theirs, own()?)
+        } else {
+            let ours = own()?;
+            (other()?, ours)
+        };
+        others.push(theirs.per_second);
+        owns.push(ours.per_second);
+        ratios.push(ours.per_second / theirs.per_second);
+        used[0].push(theirs.used);
+        used[1].push(ours.used);
+    }
+    let [used_theirs, used_ours] = &mut used;
+    for values in [&mut others, &mut owns, &mut ratios, used_theirs, used_ours] {
+        values.sort_by(f64::total_cmp);
+    }
+    Ok(Compared {
+        other: median(&others),
+        own: median(&owns),
+        ratios,
+        used: used.map(|values| median(&values)),
+    })
+}
+
+/// The value in the middle of sorted ones.
+fn median(sorted: &[f64]) -> f64 {
+    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 fn raw_server(folder: &Path, exchange: &Exchange) -> Outcome<Server> {
@@ -229,15 +277,17 @@ fn flight(target: &Target, runtime: &tokio::runtime::Runtime, time: Duration) ->
     };
     let together = exchange(format!("BEGIN\r\n{one}END\r\n"), refused);
     let together = runtime
-        .block_on(load::run(target, vec![together], time / 4))?
+        .block_on(load::run(target, vec![together], time / 4, || 0.0))?
         .per_second;
     let alone = exchange(format!("BEGIN\r\n{}END\r\n", piece(false)), refused);
     let alone = runtime
-        .block_on(load::run(target, vec![alone], time / 4))?
+        .block_on(load::run(target, vec![alone], time / 4, || 0.0))?
         .per_second
         / PIECES as f64;
     Ok(json!({
         "bytes": PIECES * 240,
+        "one_request_round_trips": 1,
+        "request_a_piece_round_trips": PIECES,
         "one_request_ms": 1000.0 / together,
         "request_a_piece_ms": 1000.0 / alone,
         "times_faster": together / alone,
@@ -270,56 +320,71 @@ fn configuration(folder: &Path, elements: usize) -> Outcome<String> {
 
 fn table(report: &Value) -> String {
     let number = |name: &str| report[name].as_f64().unwrap_or(f64::NAN);
+    let spread = |name: &str| {
+        let bound = |at: usize| report[format!("{name}_spread")][at].as_f64();
+        match (bound(0), bound(1)) {
+            (Some(least), Some(greatest)) => format!("{least:.2} to {greatest:.2}"),
+            _ => String::new(),
+        }
+    };
     let mut out = String::new();
-    let mut row = |what: &str, own: f64, raw: f64, ratio: f64, goal: f64| {
+    let mut row = |what: &str, own: &str, raw: &str, ratio: &str, goal: f64| {
         let _ = writeln!(
             out,
-            "{what:46} {own:>10.0} {raw:>10.0}   {ratio:>5.2}   {goal:.2}"
+            "{what:46} {:>10.0} {:>10.0}   {:>5.2} {:>14}   {goal:.2}",
+            number(own),
+            number(raw),
+            number(ratio),
+            spread(ratio),
         );
     };
     row(
         "APDU round trips/s, 1 connection",
-        number("racs_1"),
-        number("raw_1"),
-        number("ratio_1"),
+        "racs_1",
+        "raw_1",
+        "ratio_1",
         0.9,
     );
     row(
         "APDU round trips/s, 64 connections",
-        number("racs_64"),
-        number("raw_64"),
-        number("ratio_64"),
+        "racs_64",
+        "raw_64",
+        "ratio_64",
         0.8,
     );
     row(
         "16 APDUs a request, 8 connections, APDUs/s",
-        number("racs_batch"),
-        number("raw_batch"),
-        number("ratio_batch"),
+        "racs_batch",
+        "raw_batch",
+        "ratio_batch",
         0.3,
     );
     row(
         "  over one APDU a request, 8 connections",
-        number("racs_batch"),
-        number("racs_unbatched_8"),
-        number("batch_over_unbatched"),
+        "racs_batch",
+        "racs_unbatched_8",
+        "batch_over_unbatched",
         5.0,
     );
     row(
         "records on the host, MiB/s (raw: rustls)",
-        number("record_host_mib_s"),
-        number("record_rustls_mib_s"),
-        number("ratio_record"),
+        "record_host_mib_s",
+        "record_rustls_mib_s",
+        "ratio_record",
         0.8,
     );
     let head = format!(
-        "{:46} {:>10} {:>10}   {:>5}   goal\n",
-        "", "GoSE", "raw", "ratio"
+        "{:46} {:>10} {:>10}   {:>5} {:>14}   goal\n",
+        "",
+        "GoSE",
+        "raw",
+        "ratio",
+        format!("of {ROUNDS} rounds")
     );
     let flight = &report["flight"];
     let memory = &report["memory"];
     format!(
-        "{head}{out}\n5 kB to a card in 21 pieces: one request {:.2} ms, a request a piece {:.2} ms\n\
+        "{head}{out}\n5 kB to a card in 21 pieces: one request (1 round trip) {:.2} ms, a request a piece (21) {:.2} ms\n\
          memory of a node: {} elements and {} idle sessions {:.1} MiB (goal: under 96 at 1,000 and 2,000), empty {:.1} MiB\n",
         flight["one_request_ms"].as_f64().unwrap_or(f64::NAN),
         flight["request_a_piece_ms"].as_f64().unwrap_or(f64::NAN),
