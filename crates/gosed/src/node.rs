@@ -313,7 +313,7 @@ fn allow_descriptors() {
 }
 
 /// Ends sessions whose certificates expire.
-async fn review(shared: Arc<Shared>, mut stop: Stop) {
+async fn review(shared: Arc<Shared>, stop: Stop) {
     loop {
         tokio::select! {
             () = stop.stopped() => return,

@@ -130,6 +130,12 @@ impl<'a> Line<'a> {
     /// # Errors
     /// [`LineError`], which has a status code.
     pub fn parse(line: &'a [u8]) -> Result<Self, LineError> {
+        // The two lines of every request, as they nearly always are.
+        match line {
+            b"BEGIN" => return Ok(Self::Begin(None)),
+            b"END" => return Ok(Self::End),
+            _ => {}
+        }
         // Without a branch a byte: the compiler looks at many at once.
         let printable = |ok, byte: &u8| ok & (0x20..0x7F).contains(byte);
         if !line.iter().fold(true, printable) {

@@ -181,7 +181,7 @@ impl EapChannel {
 impl Handler for EapChannel {
     fn serve(&self, mut connection: Connection) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         Box::pin(async move {
-            let mut stop = connection.stop.clone();
+            let stop = connection.stop.clone();
             let evictions = connection.peer.evictions.clone();
             tokio::select! {
                 biased;

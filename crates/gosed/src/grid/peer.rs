@@ -2,10 +2,12 @@
 
 use std::{
     fmt,
+    future::poll_fn,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
+    task::{Context, Poll, Waker},
 };
 
 use gose_element::Seid;
@@ -46,14 +48,13 @@ pub struct RequestName(Mutex<Option<String>>);
 impl RequestName {
     /// The request that runs from now on.
     pub fn set(&self, name: Option<&str>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = name.map(str::to_owned);
+        *lock(&self.0) = name.map(str::to_owned);
     }
 
     /// The request that runs.
     #[must_use]
     pub fn get(&self) -> Option<String> {
-        let name = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        name.clone()
+        lock(&self.0).clone()
     }
 }
 
@@ -135,13 +136,17 @@ impl fmt::Display for Peer {
 
 /// What a session must give up: elements taken away from it, or everything.
 ///
-/// The session waits on [`Evictions::wait`] beside its socket.
+/// The session's one task waits on [`Evictions::wait`] beside its socket.
 #[derive(Debug, Default)]
 pub struct Evictions {
-    notify: Notify,
-    seids: Mutex<Vec<Seid>>,
+    /// Whether there is something to give up: looked at with each request, so it is one load.
+    pending: AtomicBool,
     end: AtomicBool,
     review: AtomicBool,
+    seids: Mutex<Vec<Seid>>,
+    /// The session's task. It stays here when it is woken: a session that found nothing to give up need not
+    /// register again.
+    waiting: Mutex<Option<Waker>>,
     /// Somebody wants to know whether the session's peer is still there.
     asked: AtomicBool,
     answered: Notify,
@@ -163,34 +168,56 @@ pub enum Eviction {
 impl Evictions {
     /// Waits until there is something to give up. Cancelling loses nothing.
     pub async fn wait(&self) -> Eviction {
-        loop {
+        poll_fn(|context| {
+            let eviction = self.poll_wait(context);
             self.answer();
-            if let Some(eviction) = self.take() {
-                return eviction;
-            }
-            self.notify.notified().await;
+            eviction
+        })
+        .await
+    }
+
+    /// Waits until there is something to give up; after [`Poll::Pending`] the task of `context` is woken by it.
+    pub fn poll_wait(&self, context: &mut Context<'_>) -> Poll<Eviction> {
+        if let Some(eviction) = self.take() {
+            return Poll::Ready(eviction);
         }
+        self.register(context.waker());
+        // What came before the waker was there.
+        self.take().map_or(Poll::Pending, Poll::Ready)
     }
 
     /// Waits until the session is to end; what else there is to give up stays for
     /// [`Evictions::wait`].
     pub async fn ended(&self) {
-        while !self.end.load(Ordering::Acquire) {
+        poll_fn(|context| {
+            self.register(context.waker());
             self.answer();
-            self.notify.notified().await;
-        }
+            if self.end.load(Ordering::Acquire) {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
+        })
+        .await;
+    }
+
+    /// Whether [`Evictions::wait`] would return at once.
+    #[must_use]
+    #[inline]
+    pub fn is_pending(&self) -> bool {
+        self.pending.load(Ordering::Acquire)
     }
 
     /// The session is to end: its certificate is no longer good.
     pub fn end(&self) {
         self.end.store(true, Ordering::Release);
-        self.notify.notify_one();
+        self.wake();
     }
 
     /// The policy changed.
     pub fn review(&self) {
         self.review.store(true, Ordering::Release);
-        self.notify.notify_one();
+        self.wake();
     }
 
     /// The session's peer has closed; the session goes on until what runs is done.
@@ -210,34 +237,117 @@ impl Evictions {
         tokio::pin!(answered);
         answered.as_mut().enable();
         self.asked.store(true, Ordering::Release);
-        self.notify.notify_one();
+        self.rouse();
         if !self.is_gone() {
             answered.await;
         }
     }
 
-    /// Whoever waits here looks at its socket first.
-    fn answer(&self) {
-        if self.asked.swap(false, Ordering::AcqRel) {
+    /// Tells whoever asked that the session has looked at its socket. Whoever waits by [`Evictions::wait`] looks
+    /// there first.
+    pub fn answer(&self) {
+        if self.asked.load(Ordering::Acquire) && self.asked.swap(false, Ordering::AcqRel) {
             self.answered.notify_waiters();
         }
     }
 
     pub(super) fn give_up(&self, seid: Seid) {
-        if let Ok(mut seids) = self.seids.lock() {
-            seids.push(seid);
+        lock(&self.seids).push(seid);
+        self.wake();
+    }
+
+    fn wake(&self) {
+        self.pending.store(true, Ordering::Release);
+        self.rouse();
+    }
+
+    fn rouse(&self) {
+        if let Some(waker) = &*lock(&self.waiting) {
+            waker.wake_by_ref();
         }
-        self.notify.notify_one();
+    }
+
+    fn register(&self, waker: &Waker) {
+        let mut waiting = lock(&self.waiting);
+        if !waiting.as_ref().is_some_and(|known| known.will_wake(waker)) {
+            *waiting = Some(waker.clone());
+        }
     }
 
     fn take(&self) -> Option<Eviction> {
+        // Whoever adds something after this sets it again.
+        if !self.pending.swap(false, Ordering::AcqRel) {
+            return None;
+        }
+        // What is not returned now is there at the next call. An end stands for good.
         if self.end.load(Ordering::Acquire) {
+            self.pending.store(true, Ordering::Release);
             return Some(Eviction::End);
         }
+        let seids = std::mem::take(&mut *lock(&self.seids));
         if self.review.swap(false, Ordering::AcqRel) {
+            if !seids.is_empty() {
+                lock(&self.seids).extend(seids);
+                self.pending.store(true, Ordering::Release);
+            }
             return Some(Eviction::Review);
         }
-        let seids = std::mem::take(&mut *self.seids.lock().ok()?);
         (!seids.is_empty()).then_some(Eviction::Elements(seids))
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Wake;
+
+    use super::*;
+
+    /// Counts how often a task would run.
+    #[derive(Default)]
+    struct Task(std::sync::atomic::AtomicUsize);
+
+    impl Wake for Task {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn nothing_that_is_to_be_given_up_is_lost() {
+        let task = Arc::new(Task::default());
+        let waker = Waker::from(task.clone());
+        let mut context = Context::from_waker(&waker);
+        let evictions = Evictions::default();
+        let seid = |name: &str| name.parse::<Seid>().unwrap();
+        assert!(evictions.poll_wait(&mut context).is_pending() && !evictions.is_pending());
+        // three at once: each comes out, the waker is kept
+        evictions.give_up(seid("SE1"));
+        evictions.review();
+        evictions.give_up(seid("SE2"));
+        assert_eq!(task.0.load(Ordering::Relaxed), 3);
+        assert_eq!(
+            evictions.poll_wait(&mut context),
+            Poll::Ready(Eviction::Review)
+        );
+        assert!(evictions.is_pending());
+        assert_eq!(
+            evictions.poll_wait(&mut context),
+            Poll::Ready(Eviction::Elements(vec![seid("SE1"), seid("SE2")]))
+        );
+        assert!(!evictions.is_pending());
+        // not registered again since, and woken all the same
+        evictions.end();
+        assert_eq!(task.0.load(Ordering::Relaxed), 4);
+        for _ in 0..2 {
+            assert_eq!(
+                evictions.poll_wait(&mut context),
+                Poll::Ready(Eviction::End)
+            );
+        }
+        assert!(evictions.is_pending());
     }
 }

@@ -3,7 +3,6 @@
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
-use gose_proto::racs::Mode;
 use rustls::pki_types::UnixTime;
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -13,7 +12,7 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
-use super::{Connection, Handlers, RACS, Sessions, Stop, racs, tls::Tls};
+use super::{Handlers, RACS, Sessions, Stop, handler::speak, tls::Tls};
 use crate::{
     config::Limits,
     grid::{Grid, Peer},
@@ -61,7 +60,7 @@ impl Listener {
     }
 
     /// Serves until the node stops; then requests that run get the drain time.
-    pub async fn serve(self, mut stop: Stop) {
+    pub async fn serve(self, stop: Stop) {
         let permits = Arc::new(Semaphore::new(self.shared.limits.connections as usize));
         let mut connections = JoinSet::new();
         loop {
@@ -129,7 +128,7 @@ async fn connection(tcp: TcpStream, shared: Arc<Shared>, stop: Stop) {
 async fn handshake(
     tcp: TcpStream,
     shared: &Shared,
-    mut stop: Stop,
+    stop: Stop,
 ) -> Result<TlsStream<TcpStream>, String> {
     let acceptor = TlsAcceptor::from(shared.tls.load().server.clone());
     tokio::select! {
@@ -168,29 +167,8 @@ async fn serve(stream: TlsStream<TcpStream>, from: &str, shared: Arc<Shared>, st
         .filter(|alpn| *alpn != RACS)
         .and_then(|alpn| shared.handlers.get(alpn))
         .cloned();
-    match handler {
-        Some(handler) => {
-            let connection = Connection {
-                stream: Box::new(stream),
-                peer: peer.clone(),
-                identity: Some(admitted.identity),
-                stop,
-            };
-            handler.serve(connection).await;
-            tracing::info!(peer = %peer, "session ended");
-        }
-        None => {
-            let ended = racs::serve(
-                stream,
-                &shared.grid,
-                &peer,
-                &shared.limits,
-                Mode::Direct,
-                stop,
-            )
-            .await;
-            tracing::info!(peer = %peer, reason = %ended, "session ended");
-        }
-    }
+    let who = (peer, Some(admitted.identity));
+    let with = (&shared.grid, &shared.limits);
+    speak(stream, handler.as_ref(), who, with, stop).await;
     drop(registered);
 }

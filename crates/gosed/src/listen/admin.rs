@@ -8,7 +8,6 @@ use std::{
     time::Duration,
 };
 
-use gose_proto::racs::Mode;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
@@ -17,7 +16,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{ADMIN, Connection, Handlers, Sessions, Stop, racs};
+use super::{ADMIN, Handlers, Sessions, Stop, handler::speak};
 use crate::{
     config::Limits,
     grid::{Grid, Names, Peer},
@@ -61,7 +60,7 @@ impl AdminSocket {
     }
 
     /// Serves until the node stops.
-    pub(crate) async fn serve(self, shared: AdminShared, mut stop: Stop) {
+    pub(crate) async fn serve(self, shared: AdminShared, stop: Stop) {
         let shared = Arc::new(shared);
         let mut connections = JoinSet::new();
         loop {
@@ -126,29 +125,9 @@ async fn connection(stream: UnixStream, shared: Arc<AdminShared>, stop: Stop) {
     let registered = shared.sessions.register(&peer, &[]);
     Metrics::add(&shared.grid.metrics().sessions);
     tracing::info!(peer = %peer, "session begins");
-    match (first, shared.handlers.get(ADMIN)) {
-        // A length of four bytes, which is never so large that its first byte is not 00.
-        (0x00, Some(handler)) => {
-            let connection = Connection {
-                stream: Box::new(stream),
-                peer: peer.clone(),
-                identity: None,
-                stop,
-            };
-            handler.serve(connection).await;
-        }
-        _ => {
-            let ended = racs::serve(
-                stream,
-                &shared.grid,
-                &peer,
-                &shared.limits,
-                Mode::Direct,
-                stop,
-            )
-            .await;
-            tracing::info!(peer = %peer, reason = %ended, "session ended");
-        }
-    }
+    // A length of four bytes, which is never so large that its first byte is not 00.
+    let handler = shared.handlers.get(ADMIN).filter(|_| first == 0x00);
+    let with = (&shared.grid, &shared.limits);
+    speak(stream, handler, (peer, None), with, stop).await;
     drop(registered);
 }

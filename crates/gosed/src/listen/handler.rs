@@ -2,11 +2,14 @@
 
 use std::{collections::HashMap, future::Future, pin::Pin, sync::Arc};
 
-use gose_proto::identity::PeerIdentity;
+use gose_proto::{identity::PeerIdentity, racs::Mode};
 use tokio::io::{AsyncBufRead, AsyncWrite};
 
-use super::Stop;
-use crate::grid::Peer;
+use super::{Stop, racs};
+use crate::{
+    config::Limits,
+    grid::{Grid, Peer},
+};
 
 /// ALPN name of RACS; also what is spoken where none is offered.
 pub const RACS: &[u8] = b"racs/0.2";
@@ -40,6 +43,32 @@ pub trait Handler: Send + Sync {
     /// Serves a connection until it ends. It must leave soon after `stop`, and when
     /// [`crate::grid::Evictions::wait`] of the peer says that the session ends.
     fn serve(&self, connection: Connection) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
+}
+
+/// Speaks a protocol until the connection ends: the handler's, or RACS where there is none.
+pub(super) async fn speak(
+    stream: impl Stream + 'static,
+    handler: Option<&Arc<dyn Handler>>,
+    (peer, identity): (Peer, Option<PeerIdentity>),
+    (grid, limits): (&Arc<Grid>, &Limits),
+    stop: Stop,
+) {
+    match handler {
+        Some(handler) => {
+            let connection = Connection {
+                stream: Box::new(stream),
+                peer: peer.clone(),
+                identity,
+                stop,
+            };
+            handler.serve(connection).await;
+            tracing::info!(peer = %peer, "session ended");
+        }
+        None => {
+            let ended = racs::serve(stream, grid, &peer, limits, Mode::Direct, stop).await;
+            tracing::info!(peer = %peer, reason = %ended, "session ended");
+        }
+    }
 }
 
 /// Handlers by ALPN name.

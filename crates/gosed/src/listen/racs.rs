@@ -1,10 +1,17 @@
 //! RACS over a stream: the shell around [`Session`], which runs operations on leases.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    future::poll_fn,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
 
 use gose_proto::racs::{Close, Completion, Failure, Mode, Operation, Output, Seid, Session};
 use tokio::{
     io::{AsyncBufRead, AsyncBufReadExt, AsyncWrite, AsyncWriteExt},
+    task::coop::has_budget_remaining,
     time::{Instant, Sleep, timeout},
 };
 
@@ -92,6 +99,45 @@ struct Shell<'a, S> {
     relays: bool,
 }
 
+/// What a session waits for beside bytes and evictions. The task is registered with all of it once, not with each
+/// request: what happened is then told by values that cost a load to look at.
+struct Waits<'a, F> {
+    timer: Pin<&'a mut Sleep>,
+    /// Kept for its place among those that a stop wakes.
+    stopped: Pin<&'a mut F>,
+    /// Who is woken by all of these, and by evictions.
+    registered: Option<Waker>,
+}
+
+impl<F: Future<Output = ()>> Waits<'_, F> {
+    /// Sets the timer, unless it rings before: then it is set anew when it rang.
+    fn until(&mut self, deadline: Option<Instant>) {
+        if let Some(deadline) = deadline
+            && (deadline < self.timer.deadline() || self.timer.is_elapsed())
+        {
+            self.timer.as_mut().reset(deadline);
+            self.registered = None;
+        }
+    }
+
+    fn are_registered(&self, context: &Context<'_>) -> bool {
+        self.registered
+            .as_ref()
+            .is_some_and(|waker| waker.will_wake(context.waker()))
+    }
+
+    /// The task of `context` is woken by the timer and by the stop from now on.
+    fn register(&mut self, stop: &Stop, context: &mut Context<'_>) {
+        if !stop.is_stopped() {
+            // Its outcome is looked up in `stop`.
+            let _ = self.stopped.as_mut().poll(context);
+        }
+        let _ = self.timer.as_mut().poll(context);
+        // A task whose budget is used up was registered with nothing; it is polled again soon.
+        self.registered = has_budget_remaining().then(|| context.waker().clone());
+    }
+}
+
 /// What a session waits for.
 enum Event {
     /// Bytes came; so many.
@@ -104,19 +150,24 @@ enum Event {
 
 impl<S: AsyncBufRead + AsyncWrite + Unpin> Shell<'_, S> {
     async fn serve(&mut self) -> Ended {
+        let stop = self.stop.clone();
+        let stopped = stop.stopped();
+        tokio::pin!(stopped);
         let timer = tokio::time::sleep_until(self.start);
         tokio::pin!(timer);
+        let mut waits = Waits {
+            timer,
+            stopped,
+            registered: None,
+        };
         loop {
             if let Err(ended) = self.run_down().await {
                 return ended;
             }
             self.session.expire(self.start.elapsed());
-            if let Some(deadline) = self.session.deadline().map(|after| self.start + after)
-                && (deadline < timer.deadline() || timer.is_elapsed())
-            {
-                timer.as_mut().reset(deadline);
-            }
-            match self.wait(timer.as_mut()).await {
+            let deadline = self.session.deadline().map(|after| self.start + after);
+            waits.until(deadline);
+            match poll_fn(|context| self.poll_event(&mut waits, context)).await {
                 Event::Read(0) => return Ended::Peer,
                 Event::Read(_) => {}
                 Event::Timer => self.session.expire(self.start.elapsed()),
@@ -131,26 +182,43 @@ impl<S: AsyncBufRead + AsyncWrite + Unpin> Shell<'_, S> {
         }
     }
 
-    async fn wait(&mut self, timer: std::pin::Pin<&mut Sleep>) -> Event {
-        // A request that has begun is finished before the node stops.
-        let idle = self.session.is_between_requests();
-        tokio::select! {
-            biased;
-            read = self.stream.fill_buf(), if self.session.wants_input() => match read {
-                Ok(bytes) => {
-                    let count = bytes.len();
-                    // What was waited counts against the peer, however little came then.
-                    self.session.expire(self.start.elapsed());
-                    self.session.receive(bytes);
-                    self.stream.consume(count);
-                    Event::Read(count)
-                }
-                Err(_) => Event::Broken,
-            },
-            eviction = self.leases.peer.evictions.wait() => Event::Eviction(eviction),
-            () = self.stop.stopped(), if idle => Event::Stop,
-            () = timer => Event::Timer,
+    fn poll_event<F: Future<Output = ()>>(
+        &mut self,
+        waits: &mut Waits<'_, F>,
+        context: &mut Context<'_>,
+    ) -> Poll<Event> {
+        let evictions = &self.leases.peer.evictions;
+        let registered = waits.are_registered(context);
+        if (evictions.is_pending() || !registered)
+            && let Poll::Ready(eviction) = evictions.poll_wait(context)
+        {
+            return Poll::Ready(Event::Eviction(eviction));
         }
+        if !registered {
+            waits.register(&self.stop, context);
+        }
+        if self.session.wants_input()
+            && let Poll::Ready(read) = Pin::new(&mut self.stream).poll_fill_buf(context)
+        {
+            let Ok(bytes) = read else {
+                return Poll::Ready(Event::Broken);
+            };
+            let count = bytes.len();
+            // What was waited counts against the peer, however little came then.
+            self.session.expire(self.start.elapsed());
+            self.session.receive(bytes);
+            Pin::new(&mut self.stream).consume(count);
+            return Poll::Ready(Event::Read(count));
+        }
+        evictions.answer();
+        // A request that has begun is finished before the node stops.
+        if self.stop.is_stopped() && self.session.is_between_requests() {
+            return Poll::Ready(Event::Stop);
+        }
+        if waits.timer.is_elapsed() {
+            return Poll::Ready(Event::Timer);
+        }
+        Poll::Pending
     }
 
     /// Runs and sends until the session waits for bytes.
@@ -238,18 +306,29 @@ async fn write<S: AsyncWrite + Unpin>(
     limit: Duration,
     evictions: &Evictions,
 ) -> Result<(), Ended> {
-    let written = timeout(limit, async {
+    let written = async {
         stream.write_all(bytes).await?;
         stream.flush().await
-    });
-    tokio::select! {
+    };
+    tokio::pin!(written);
+    // It nearly always goes out at once: then there is nothing to wait for.
+    let at_once = tokio::select! {
         biased;
-        written = written => match written {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) => Err(Ended::Broken),
-            Err(_) => Err(Ended::NotReading),
+        written = &mut written => Some(written),
+        () = std::future::ready(()) => None,
+    };
+    let written = match at_once {
+        Some(written) => Ok(written),
+        None => tokio::select! {
+            biased;
+            written = timeout(limit, written) => written,
+            () = evictions.ended() => return Err(Ended::Revoked),
         },
-        () = evictions.ended() => Err(Ended::Revoked),
+    };
+    match written {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(_)) => Err(Ended::Broken),
+        Err(_) => Err(Ended::NotReading),
     }
 }
 
