@@ -15,7 +15,10 @@ use tokio::{
 };
 use zeroize::Zeroizing;
 
-use super::{domain::Domain, key::tls13_scheme};
+use super::{
+    domain::{Domain, REFILL},
+    key::tls13_scheme,
+};
 
 /// Time in which a message that began must be complete, and a message that is sent must be taken.
 const MESSAGE: Duration = Duration::from_secs(10);
@@ -82,6 +85,10 @@ where
                 let message = rest(&mut reader, field).await?;
                 let answer = endpoint.answer(&message);
                 send(&mut writer, &answer).await?;
+                if matches!(answer, ToGuest::Refused(AttachError::RateLimited)) {
+                    // Who floods waits; neither the processor nor the log is its.
+                    tokio::time::sleep(REFILL).await;
+                }
             }
             changed = tokens.changed(), if endpoint.joined => {
                 if changed.is_err() {

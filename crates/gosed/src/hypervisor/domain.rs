@@ -17,11 +17,13 @@ use super::token::{IssueError, Issued, Subject, TokenIssuer};
 /// How long attach still signs for the token before the current one.
 pub const OVERLAP: Duration = Duration::from_secs(60);
 
-/// Requests on the attach channel that a domain may make at once.
-const BURST: u32 = 100;
+/// Requests on the attach channels that a domain may make at once. A TLS handshake takes one signature, and a guest
+/// has 32 sockets at a time: a guest that lost all its sessions opens them again, and once more where that failed.
+pub const BURST: u32 = 64;
 
-/// Time after which a domain may make one request more.
-const REFILL: Duration = Duration::from_millis(20);
+/// Time after which a domain may make one request more: 20 new sessions a second, which leaves other guests their
+/// turn at a `hv-ca` whose element takes a millisecond or two to sign.
+pub const REFILL: Duration = Duration::from_millis(50);
 
 /// A domain that runs: exactly one generation of a virtual machine.
 pub struct Domain {

@@ -3,7 +3,10 @@
 use std::{
     io::{Read, Write},
     os::unix::net::UnixStream,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -17,6 +20,7 @@ use gose_proto::identity::{
     Certificate,
     attach::{AttachError, Chain, JoinSecret, Serial, TranscriptHash},
 };
+use gosed::hypervisor::domain::{BURST, REFILL};
 use rustls::{
     ClientConfig, RootCertStore, SignatureAlgorithm, SignatureScheme,
     client::{ResolvesClientCert, Resumption},
@@ -362,6 +366,62 @@ fn requests_are_rate_limited() {
         "{refused:?}"
     );
     logged(&[&a.vm, "too many requests"]);
+}
+
+#[test]
+fn a_flood_of_one_guest_leaves_another_its_turn() {
+    const CHANNELS: usize = 16;
+    let world = World::new("none");
+    let mut a = Rogue::new(&world, "SE-A");
+    let mut b = Rogue::new(&world, "SE-B");
+    let mut secret = a.attach.lock().unwrap().next_secret().clone();
+    let mut channels = vec![];
+    for _ in 0..CHANNELS {
+        let socket = a.control.open(Request::Attach).unwrap();
+        let channel = AttachChannel::join(socket, &secret).unwrap();
+        secret = channel.next_secret().clone();
+        channels.push(channel);
+    }
+    let begun = Instant::now();
+    let (over, serial) = (AtomicBool::new(false), a.serial());
+    let (slowest, granted, refused) = std::thread::scope(|scope| {
+        let flood = |mut channel: AttachChannel<UnixStream>| {
+            let hash = TranscriptHash::new(&[1; 32]).unwrap();
+            let (mut granted, mut refused) = (0, 0);
+            while !over.load(Ordering::Relaxed) {
+                match channel.sign(&serial, 0x0403, hash) {
+                    Ok(_) => granted += 1,
+                    Err(GuestError::Refused(AttachError::RateLimited)) => refused += 1,
+                    Err(other) => panic!("{other}"),
+                }
+            }
+            (granted, refused)
+        };
+        let floods: Vec<_> = channels
+            .into_iter()
+            .map(|channel| scope.spawn(move || flood(channel)))
+            .collect();
+        // B attaches again and again meanwhile, each time with a signature of hv-ca.
+        let shown = b.chain();
+        let slowest = (0..30)
+            .map(|_| {
+                let attach = Instant::now();
+                assert!(b.session(&world, shown.certificates()).is_some());
+                attach.elapsed()
+            })
+            .max();
+        over.store(true, Ordering::Relaxed);
+        let counts = floods.into_iter().map(|flood| flood.join().unwrap());
+        let (granted, refused) = counts.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+        (slowest.unwrap(), granted, refused)
+    });
+    assert!(slowest < Duration::from_secs(2), "{slowest:?}");
+    assert!(refused > 0, "it was no flood");
+    let earned = begun.elapsed().as_millis() / REFILL.as_millis();
+    assert!(
+        granted <= u128::from(BURST) + earned,
+        "{granted} signatures, {earned} earned"
+    );
 }
 
 #[test]
