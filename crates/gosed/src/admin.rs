@@ -108,7 +108,8 @@ impl AdminHandler {
     }
 }
 
-fn shown(counted: &Counted) -> ElementUse {
+/// The counters of an element, as administrators see them.
+pub(crate) fn shown(counted: &Counted) -> ElementUse {
     let cost = &counted.cost;
     ElementUse {
         commands: counted.commands,

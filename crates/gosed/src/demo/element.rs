@@ -2,7 +2,12 @@
 
 use std::sync::{Arc, Mutex};
 
-use gose_card::{Hosted, Memory, factory, keystore::SoftwareKeyStore, nvm::Nvm};
+use gose_card::{
+    Host, HostError, Hosted, Memory, factory,
+    keystore::SoftwareKeyStore,
+    nvm::{Delta, Nvm},
+    timing::Cost,
+};
 use gose_client::{
     Endpoint, RemoteElement,
     element_key::{ElementKey, SharedElement},
@@ -18,11 +23,31 @@ use gose_element::{
 };
 
 use super::Failure;
+use crate::grid::Used;
 
 /// An element with the secrets that its initialisation gave it.
 pub(super) struct Element {
     pub(super) shared: SharedElement,
     pub(super) secrets: Secrets,
+    /// What an element in this process was used for; a node counts for its own.
+    used: Arc<Used>,
+}
+
+/// Keeps the memory of an element in this process, and counts.
+#[derive(Default)]
+struct Desk {
+    memory: Memory,
+    used: Arc<Used>,
+}
+
+impl Host for Desk {
+    fn persist(&mut self, delta: &Delta) -> Result<(), HostError> {
+        self.memory.persist(delta)
+    }
+
+    fn spend(&mut self, cost: &Cost) {
+        self.used.count(cost);
+    }
 }
 
 /// A certificate and those above it, DER.
@@ -35,22 +60,34 @@ impl Element {
         aws_lc_rs::rand::fill(&mut guid).map_err(|_| "the system gives no randomness")?;
         let nvm = Nvm::replay([factory::birth(guid)]);
         let card = factory::new_card(nvm, Arc::new(SoftwareKeyStore));
-        Self::initialise(Arc::new(Mutex::new(Hosted::new(card, Memory::default()))))
+        let desk = Desk::default();
+        let used = desk.used.clone();
+        Self::initialise(Arc::new(Mutex::new(Hosted::new(card, desk))), used)
     }
 
     /// An element of a node, over its admin socket.
     pub(super) fn of(node: &Endpoint, seid: Seid) -> Result<Self, Failure> {
-        Self::initialise(Arc::new(Mutex::new(RemoteElement::at(node.clone(), seid))))
+        let remote = RemoteElement::at(node.clone(), seid);
+        Self::initialise(Arc::new(Mutex::new(remote)), Arc::default())
     }
 
-    fn initialise(shared: SharedElement) -> Result<Self, Failure> {
+    fn initialise(shared: SharedElement, used: Arc<Used>) -> Result<Self, Failure> {
         let secrets = Secrets::random()?;
         {
             let mut element = lock(&shared);
             element.power_on()?;
             initialise(&mut *element, &secrets)?;
         }
-        Ok(Self { shared, secrets })
+        Ok(Self {
+            shared,
+            secrets,
+            used,
+        })
+    }
+
+    /// Signatures and decryptions with long-term keys so far, of an element in this process.
+    pub(super) fn private_operations(&self) -> u64 {
+        crate::admin::shown(&self.used.counted()).private_operations()
     }
 
     /// Makes a key in a slot and has an authority certify it.

@@ -132,15 +132,19 @@ fn progress() -> ProgressBar {
     progress
 }
 
-/// What to type next.
+/// What to type next. Each line that begins with two spaces is a command; `cargo xtask test demo` types them all.
 fn hint(site: &Site) -> String {
     let folder = site.folder.display();
     format!(
-        "\nThree nodes are running; everything is in {folder}\n\
-         \n  cargo run --release -p gose -- element list --socket {folder}/grid/admin.sock\n\
-         \n  cargo run --release -p gose -- element info SE-A --socket {folder}/grid/admin.sock\n\
-         \n  tail -f {folder}/hypervisor/log\n\
-         \nTo end it: kill {} {} {} && rm -r {folder}\n",
+        "\nThree nodes are running; everything is in {folder}\n\n\
+         The grid's elements, what one of them says of itself, and what it was used for:\n\n\
+         \x20 cargo run --release -p gose -- element list --socket {folder}/grid/admin.sock\n\
+         \x20 cargo run --release -p gose -- element info SE-A --socket {folder}/grid/admin.sock\n\
+         \x20 cargo run --release -p gose -- element use SE-A --socket {folder}/grid/admin.sock\n\n\
+         What the hypervisor logged, each refusal with its reason:\n\n\
+         \x20 tail -n 20 {folder}/hypervisor/log\n\n\
+         To end it:\n\n\
+         \x20 kill {} {} {} && sleep 1 && rm -rf {folder}\n",
         site.grid.pid(),
         site.hypervisor.pid(),
         site.authentication.pid(),
