@@ -52,6 +52,11 @@ impl Connection {
         &self.link
     }
 
+    /// Lets go of the session without a word to the node: for a process that inherited it by fork.
+    pub fn abandon(self) {
+        self.link.abandon();
+    }
+
     /// Whether the session is known to be over.
     #[must_use]
     pub fn is_closed(&self) -> bool {

@@ -12,6 +12,7 @@ mod error;
 pub mod guest;
 pub mod identity;
 mod link;
+pub mod middleware;
 #[cfg(feature = "pki")]
 pub mod pki;
 pub mod radius;

@@ -1,8 +1,8 @@
 //! A byte stream with time limits: a socket, with TLS or without, that can read while it writes.
 
 use std::{
-    io::{self, ErrorKind, Read, Write},
-    os::fd::AsFd,
+    io::{self, ErrorKind, IoSlice, Read, Write},
+    os::fd::{AsFd, BorrowedFd},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -10,6 +10,7 @@ use std::{
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::{Errno, ioctl_fionbio},
+    net::{SendAncillaryBuffer, SendFlags, sendmsg},
 };
 use rustls::{ClientConfig, ClientConnection};
 use rustls_pki_types::ServerName;
@@ -26,7 +27,7 @@ impl<T: Read + Write + AsFd + Send> Socket for T {}
 ///
 /// `Read` and `Write` block until the time limit of [`Link::set_timeout`].
 pub struct Link {
-    socket: Box<dyn Socket>,
+    socket: Quiet,
     tls: Option<Box<ClientConnection>>,
     /// Plaintext that arrived and was not yet read.
     arrived: Zeroizing<Vec<u8>>,
@@ -50,7 +51,7 @@ impl Link {
     pub fn plain(socket: impl Socket + 'static) -> io::Result<Self> {
         ioctl_fionbio(&socket, true)?;
         Ok(Self {
-            socket: Box::new(socket),
+            socket: Quiet(Box::new(socket)),
             tls: None,
             arrived: Zeroizing::default(),
             read: 0,
@@ -164,7 +165,7 @@ impl Link {
         let mut flags = PollFlags::IN;
         flags.set(PollFlags::OUT, write);
         let timeout = Timespec::try_from(timeout).map_err(|_| ErrorKind::InvalidInput)?;
-        match poll(&mut [PollFd::new(&self.socket, flags)], Some(&timeout)) {
+        match poll(&mut [PollFd::new(&self.socket.0, flags)], Some(&timeout)) {
             Ok(ready) => Ok(ready > 0),
             // The caller looks again.
             Err(Errno::INTR) => Ok(true),
@@ -238,6 +239,12 @@ impl Link {
         self.end
     }
 
+    /// Lets go of the socket without a word to the peer: for a process that inherited it by fork, whose
+    /// parent goes on using the session.
+    pub fn abandon(mut self) {
+        self.tls = None;
+    }
+
     /// Whether something can be read at once; looks at the socket.
     ///
     /// # Errors
@@ -297,6 +304,37 @@ impl Link {
             return Ok(());
         }
         self.fill()
+    }
+}
+
+impl AsFd for Link {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.0.as_fd()
+    }
+}
+
+/// A socket whose closed peer is an error and no signal: a library cannot expect that the program it is
+/// loaded into ignores SIGPIPE.
+struct Quiet(Box<dyn Socket>);
+
+impl Read for Quiet {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer)
+    }
+}
+
+impl Write for Quiet {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.write_vectored(&[IoSlice::new(bytes)])
+    }
+
+    fn write_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        let nothing = &mut SendAncillaryBuffer::default();
+        Ok(sendmsg(&self.0, pieces, nothing, SendFlags::NOSIGNAL)?)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod encode;
 mod error;
+mod inventory;
 mod management;
 mod objects;
 mod operations;
@@ -17,6 +18,7 @@ use zeroize::Zeroizing;
 pub use self::{
     encode::{input, public_key_info},
     error::PivError,
+    inventory::{Entry, Inventory, KEY_HISTORY},
     objects::{CHUID, cardholder_unique_identifier},
     operations::PublicKey,
     slot::{Slot, SlotError},
@@ -42,6 +44,14 @@ pub struct Piv<'a> {
     /// Whether the card has verified the PIN since it was selected.
     pin_shown: bool,
     keys: Vec<(Slot, PublicKey)>,
+}
+
+/// How far an element was brought: what need not be done again while nobody else used it and it was not
+/// powered down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Standing {
+    selected: bool,
+    pin_shown: bool,
 }
 
 /// Which PIN an operation needs.
@@ -71,6 +81,33 @@ impl<'a> Piv<'a> {
             pin: None,
             pin_shown: false,
             keys: Vec::new(),
+        }
+    }
+
+    /// Goes on with an element where another value left it; the PIN, where one is given, is shown only to
+    /// operations that need it again.
+    ///
+    /// # Errors
+    /// [`PivError::PinForm`] unless the PIN has six to eight digits.
+    pub fn resume(
+        element: &'a mut dyn SecureElement,
+        standing: Standing,
+        pin: Option<&[u8]>,
+    ) -> Result<Self, PivError> {
+        Ok(Self {
+            selected: standing.selected,
+            pin_shown: standing.pin_shown,
+            pin: pin.map(padded_pin).transpose()?,
+            ..Self::open(element)
+        })
+    }
+
+    /// How far the element is; see [`Piv::resume`].
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        Standing {
+            selected: self.selected,
+            pin_shown: self.pin_shown,
         }
     }
 

@@ -92,6 +92,19 @@ impl Piv<'_> {
         Ok(signature.to_vec())
     }
 
+    /// ECDSA over a digest, as long as the curve's order at most; the signature is DER.
+    ///
+    /// # Errors
+    /// As [`Piv::sign`].
+    pub fn ecdsa(
+        &mut self,
+        slot: Slot,
+        algorithm: Algorithm,
+        digest: &[u8],
+    ) -> Result<Zeroizing<Vec<u8>>, PivError> {
+        self.compute(slot, algorithm, 0x81, digest)
+    }
+
     /// The raw RSA private operation on a block as long as the modulus.
     ///
     /// # Errors
@@ -120,12 +133,7 @@ impl Piv<'_> {
     /// [`PivError::NoObject`] where there is none, [`PivError::Malformed`] for a compressed one.
     pub fn certificate(&mut self, slot: Slot) -> Result<Vec<u8>, PivError> {
         let object = self.object(slot.certificate_tag())?;
-        if tlv::find(&object, 0x71).is_some_and(|info| info.first().is_some_and(|b| b & 1 != 0)) {
-            return Err(PivError::Malformed("compressed certificate"));
-        }
-        tlv::find(&object, 0x70)
-            .map(<[u8]>::to_vec)
-            .ok_or(PivError::Malformed("certificate object without tag 70"))
+        certificate(&object)
     }
 
     /// Puts the certificate of a slot. Needs [`Piv::authenticate_management`].
@@ -252,13 +260,23 @@ fn pin_policy(slot: Slot) -> Pin {
     }
 }
 
-fn tag_list(tag: u32) -> Vec<u8> {
+pub(super) fn tag_list(tag: u32) -> Vec<u8> {
     let bytes = tag.to_be_bytes();
     let zeros = bytes.iter().take_while(|byte| **byte == 0).count().min(3);
     tlv::object(0x5C, &bytes[zeros..])
 }
 
-fn metadata(body: &[u8]) -> Option<PublicKey> {
+/// The certificate in the content of its container (part 1, table 10).
+pub(super) fn certificate(object: &[u8]) -> Result<Vec<u8>, PivError> {
+    if tlv::find(object, 0x71).is_some_and(|info| info.first().is_some_and(|b| b & 1 != 0)) {
+        return Err(PivError::Malformed("compressed certificate"));
+    }
+    tlv::find(object, 0x70)
+        .map(<[u8]>::to_vec)
+        .ok_or(PivError::Malformed("certificate object without tag 70"))
+}
+
+pub(super) fn metadata(body: &[u8]) -> Option<PublicKey> {
     let algorithm = Algorithm::from_id(*tlv::find(body, 0x01)?.first()?)?;
     let info = encode::public_key_info(algorithm, tlv::find(body, 0x04)?)?;
     Some(PublicKey { algorithm, info })

@@ -21,6 +21,18 @@ impl Slot {
     /// 9E: card authentication, no PIN.
     pub const CARD_AUTHENTICATION: Self = Self(0x9E);
 
+    /// Every slot: authentication, key management, signature, card authentication, then the retired ones.
+    pub const ALL: [Self; 24] = {
+        let mut all = [Self(0x9A); 24];
+        (all[1], all[2], all[3]) = (Self(0x9D), Self(0x9C), Self(0x9E));
+        let mut retired = 0;
+        while retired < 20 {
+            all[4 + retired as usize] = Self(0x82 + retired);
+            retired += 1;
+        }
+        all
+    };
+
     /// The key reference.
     #[must_use]
     pub const fn id(self) -> u8 {
