@@ -1,0 +1,228 @@
+//! The way to one element: a RACS session of its own, opened when first needed and kept.
+
+use std::{
+    os::fd::{AsFd, AsRawFd},
+    sync::{
+        Arc, Mutex, PoisonError, TryLockError,
+        atomic::{AtomicI32, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use gose_client::{Connection, Endpoint, RemoteElement};
+use gose_element::{
+    Atr, ElementError, Outcomes, Script, SecureElement, Seid,
+    drive::piv::{Piv, PivError, Standing},
+};
+use gose_proto::apdu::Response;
+use zeroize::Zeroizing;
+
+/// A PIN or PUK in memory, wiped when nothing needs it any more.
+pub(crate) type Secret = Arc<Zeroizing<Vec<u8>>>;
+
+/// The way to one element. Whoever has the lock uses the element.
+#[derive(Default)]
+pub(crate) struct Line {
+    state: Mutex<State>,
+    /// The socket's descriptor while there is one, else -1: a child process closes it without the lock.
+    socket: Descriptor,
+}
+
+struct Descriptor(AtomicI32);
+
+impl Default for Descriptor {
+    fn default() -> Self {
+        Self(AtomicI32::new(-1))
+    }
+}
+
+#[derive(Default)]
+struct State {
+    element: Option<RemoteElement>,
+    standing: Standing,
+}
+
+/// Where the element is, and how it is used.
+#[derive(Clone)]
+pub(crate) struct Reach {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) seid: Seid,
+    /// Whether the element is kept powered up, locked and verified after an operation.
+    pub(crate) keep: bool,
+    /// How long an element that is in use is waited for.
+    pub(crate) patience: Duration,
+}
+
+/// Pauses while an element is in use by another session.
+const PAUSE: Duration = Duration::from_millis(5);
+
+impl Line {
+    /// Runs an operation on the element, connecting where no session is open, and again where the session
+    /// broke before: the operation must do no harm when it is done twice.
+    ///
+    /// `spare` is a session to begin with.
+    ///
+    /// # Errors
+    /// The operation's, or that of the last try to reach the element.
+    pub(crate) fn run<T>(
+        &self,
+        reach: &Reach,
+        spare: Option<Connection>,
+        pin: Option<&Secret>,
+        mut operation: impl FnMut(&mut Piv<'_>) -> Result<T, PivError>,
+    ) -> Result<T, PivError> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(spare) = spare
+            && state.element.is_none()
+        {
+            self.open(&mut state, reach, Some(spare));
+        }
+        let deadline = Instant::now() + reach.patience;
+        let mut pause = PAUSE;
+        let mut again = true;
+        loop {
+            let fresh = self.connect(&mut state, reach)?;
+            let began = state.standing;
+            let error = match state.operate(reach, pin, &mut operation) {
+                Ok(done) => return Ok(done),
+                Err(error) => error,
+            };
+            match &error {
+                PivError::Element(ElementError::InUse) if Instant::now() < deadline => {
+                    thread::sleep(pause);
+                    pause = (2 * pause).min(Duration::from_millis(100));
+                }
+                // The node ended the session, or took the element away, since the last operation.
+                PivError::Element(_) if again && !fresh => {
+                    again = false;
+                    self.close(&mut state);
+                }
+                PivError::Element(_) => {
+                    self.close(&mut state);
+                    return Err(error);
+                }
+                // The element forgot what it was shown.
+                PivError::NotAuthenticated(_) | PivError::Refused { .. }
+                    if again && began != Standing::default() =>
+                {
+                    again = false;
+                    state.standing = Standing::default();
+                }
+                _ => return Err(error),
+            }
+        }
+    }
+
+    /// Powers the element down where it was kept, so that others can use it; the session stays.
+    pub(crate) fn release(&self) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.standing = Standing::default();
+        if let Some(element) = &mut state.element {
+            element.power_off();
+        }
+    }
+
+    /// What a child process does with a line that it inherited: the parent goes on using the session.
+    pub(crate) fn abandon(&self) -> Option<i32> {
+        let mut state = match self.state.try_lock() {
+            Ok(state) => state,
+            Err(TryLockError::Poisoned(state)) => state.into_inner(),
+            // A thread of the parent is in the middle; only the descriptor is known.
+            Err(TryLockError::WouldBlock) => {
+                let socket = self.socket.0.swap(-1, Ordering::AcqRel);
+                return (socket >= 0).then_some(socket);
+            }
+        };
+        self.socket.0.store(-1, Ordering::Release);
+        let element = state.element.take();
+        if let Some(connection) = element.and_then(RemoteElement::into_connection) {
+            connection.abandon();
+        }
+        None
+    }
+
+    fn open(&self, state: &mut State, reach: &Reach, spare: Option<Connection>) {
+        let element = RemoteElement::over(reach.endpoint.clone(), spare, reach.seid);
+        state.element = Some(element);
+        state.standing = Standing::default();
+    }
+
+    fn close(&self, state: &mut State) {
+        self.socket.0.store(-1, Ordering::Release);
+        state.element = None;
+        state.standing = Standing::default();
+    }
+
+    /// Makes sure of a session; tells whether it is a new one.
+    fn connect(&self, state: &mut State, reach: &Reach) -> Result<bool, PivError> {
+        if state.element.is_none() {
+            self.open(state, reach, None);
+        }
+        let Some(element) = &mut state.element else {
+            return Err(PivError::Host);
+        };
+        let fresh = !element.is_connected();
+        if fresh {
+            state.standing = Standing::default();
+            self.socket.0.store(-1, Ordering::Release);
+        }
+        let socket = element.connect()?.link().as_fd().as_raw_fd();
+        self.socket.0.store(socket, Ordering::Release);
+        Ok(fresh)
+    }
+}
+
+impl State {
+    fn operate<T>(
+        &mut self,
+        reach: &Reach,
+        pin: Option<&Secret>,
+        operation: &mut impl FnMut(&mut Piv<'_>) -> Result<T, PivError>,
+    ) -> Result<T, PivError> {
+        let Some(element) = &mut self.element else {
+            return Err(PivError::Host);
+        };
+        let pin = pin.map(|pin| pin.as_slice());
+        if !reach.keep {
+            self.standing = Standing::default();
+            let mut once = Once(element);
+            return operation(&mut Piv::resume(&mut once, self.standing, pin)?);
+        }
+        let mut piv = Piv::resume(element, self.standing, pin)?;
+        let outcome = operation(&mut piv);
+        self.standing = piv.standing();
+        outcome
+    }
+}
+
+/// An element that is powered up for one script and down after it, in one request.
+struct Once<'a>(&'a mut RemoteElement);
+
+impl SecureElement for Once<'_> {
+    fn power_on(&mut self) -> Result<Atr, ElementError> {
+        self.0.power_on()
+    }
+
+    fn power_off(&mut self) {
+        self.0.power_off();
+    }
+
+    fn reset(&mut self, warm: bool) -> Result<Atr, ElementError> {
+        self.0.reset(warm)
+    }
+
+    fn transmit(&mut self, apdu: &[u8]) -> Result<Response, ElementError> {
+        self.0.transmit(apdu)
+    }
+
+    fn run(&mut self, script: &Script) -> Outcomes {
+        match self.0.run_once(script) {
+            Ok((_, outcomes)) => outcomes,
+            Err(error) => Outcomes {
+                done: Vec::new(),
+                failed: Some(error),
+            },
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! Mechanisms: what the module offers, and what an application asks for.
+
+use cryptoki_sys::*;
+
+use crate::{hash::Hash, padding::Pss};
+
+/// What an application asks for, its parameters checked for form.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Mechanism {
+    Digest(Hash),
+    RsaKeyPair,
+    EcKeyPair,
+    /// PKCS#1 v1.5; for signatures over a DigestInfo of the caller's, or over a message.
+    RsaPkcs(Option<Hash>),
+    RsaX509,
+    /// PSS over a digest of the caller's, or over a message.
+    RsaPss(Option<Hash>, Pss),
+    RsaOaep {
+        hash: Hash,
+        mgf: Hash,
+        label: Vec<u8>,
+    },
+    /// ECDSA over a digest of the caller's, or over a message.
+    Ecdsa(Option<Hash>),
+    Ecdh {
+        kdf: Option<Hash>,
+        shared: Vec<u8>,
+        point: Vec<u8>,
+    },
+}
+
+impl Mechanism {
+    /// The digest that the mechanism itself makes of the message.
+    pub(crate) fn hash(&self) -> Option<Hash> {
+        match self {
+            Self::RsaPkcs(hash) | Self::RsaPss(hash, _) | Self::Ecdsa(hash) => *hash,
+            Self::Digest(hash) => Some(*hash),
+            _ => None,
+        }
+    }
+}
+
+/// Mechanisms over PKCS#1 v1.5, PSS and ECDSA with their digests.
+pub(crate) const HASHED: [(
+    CK_MECHANISM_TYPE,
+    CK_MECHANISM_TYPE,
+    CK_MECHANISM_TYPE,
+    Hash,
+); 5] = [
+    (
+        CKM_SHA1_RSA_PKCS,
+        CKM_SHA1_RSA_PKCS_PSS,
+        CKM_ECDSA_SHA1,
+        Hash::Sha1,
+    ),
+    (
+        CKM_SHA224_RSA_PKCS,
+        CKM_SHA224_RSA_PKCS_PSS,
+        CKM_ECDSA_SHA224,
+        Hash::Sha224,
+    ),
+    (
+        CKM_SHA256_RSA_PKCS,
+        CKM_SHA256_RSA_PKCS_PSS,
+        CKM_ECDSA_SHA256,
+        Hash::Sha256,
+    ),
+    (
+        CKM_SHA384_RSA_PKCS,
+        CKM_SHA384_RSA_PKCS_PSS,
+        CKM_ECDSA_SHA384,
+        Hash::Sha384,
+    ),
+    (
+        CKM_SHA512_RSA_PKCS,
+        CKM_SHA512_RSA_PKCS_PSS,
+        CKM_ECDSA_SHA512,
+        Hash::Sha512,
+    ),
+];
+
+/// All mechanisms with sizes and flags.
+pub(crate) fn list() -> Vec<(CK_MECHANISM_TYPE, CK_MECHANISM_INFO)> {
+    let rsa = |flags| info(2048, 3072, flags);
+    let ec = |flags| {
+        info(
+            256,
+            384,
+            flags | CKF_EC_F_P | CKF_EC_NAMEDCURVE | CKF_EC_UNCOMPRESS,
+        )
+    };
+    let signs = CKF_HW | CKF_SIGN | CKF_VERIFY;
+    let crypts = CKF_HW | CKF_ENCRYPT | CKF_DECRYPT;
+    let mut found = vec![
+        (
+            CKM_RSA_PKCS_KEY_PAIR_GEN,
+            rsa(CKF_HW | CKF_GENERATE_KEY_PAIR),
+        ),
+        (CKM_EC_KEY_PAIR_GEN, ec(CKF_HW | CKF_GENERATE_KEY_PAIR)),
+        (CKM_RSA_PKCS, rsa(signs | crypts)),
+        (CKM_RSA_X_509, rsa(signs | crypts)),
+        (CKM_RSA_PKCS_OAEP, rsa(crypts)),
+        (CKM_RSA_PKCS_PSS, rsa(signs)),
+        (CKM_ECDSA, ec(signs)),
+        (CKM_ECDH1_DERIVE, ec(CKF_HW | CKF_DERIVE)),
+    ];
+    for (pkcs1, pss, ecdsa, hash) in HASHED {
+        found.push((pkcs1, rsa(signs)));
+        found.push((pss, rsa(signs)));
+        found.push((ecdsa, ec(signs)));
+        found.push((hash.mechanism(), info(0, 0, CKF_DIGEST)));
+    }
+    found
+}
+
+fn info(min: CK_ULONG, max: CK_ULONG, flags: CK_FLAGS) -> CK_MECHANISM_INFO {
+    CK_MECHANISM_INFO {
+        ulMinKeySize: min,
+        ulMaxKeySize: max,
+        flags,
+    }
+}
+
+/// The X9.63 key derivation function (SEC 1, 3.6.1).
+pub(crate) fn x963(
+    hash: Hash,
+    secret: &[u8],
+    shared: &[u8],
+    len: usize,
+) -> zeroize::Zeroizing<Vec<u8>> {
+    let mut out = zeroize::Zeroizing::new(Vec::with_capacity(len + hash.len()));
+    for counter in 1u32.. {
+        if out.len() >= len {
+            break;
+        }
+        let input = zeroize::Zeroizing::new([secret, &counter.to_be_bytes(), shared].concat());
+        out.extend_from_slice(hash.digest(&input).as_ref());
+    }
+    out.truncate(len);
+    out
+}
