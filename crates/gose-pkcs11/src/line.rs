@@ -76,7 +76,7 @@ impl Line {
         if let Some(spare) = spare
             && state.element.is_none()
         {
-            self.open(&mut state, reach, Some(spare));
+            self.open(&mut state, spare, reach.seid);
         }
         let deadline = Instant::now() + reach.patience;
         let mut pause = PAUSE;
@@ -142,10 +142,11 @@ impl Line {
         None
     }
 
-    fn open(&self, state: &mut State, reach: &Reach, spare: Option<Connection>) {
-        let element = RemoteElement::over(reach.endpoint.clone(), spare, reach.seid);
-        state.element = Some(element);
+    fn open(&self, state: &mut State, connection: Connection, seid: Seid) {
+        let socket = connection.link().as_fd().as_raw_fd();
+        state.element = Some(RemoteElement::new(connection, seid));
         state.standing = Standing::default();
+        self.socket.0.store(socket, Ordering::Release);
     }
 
     fn close(&self, state: &mut State) {
@@ -156,20 +157,15 @@ impl Line {
 
     /// Makes sure of a session; tells whether it is a new one.
     fn connect(&self, state: &mut State, reach: &Reach) -> Result<bool, PivError> {
-        if state.element.is_none() {
-            self.open(state, reach, None);
+        if state.element.is_some() {
+            return Ok(false);
         }
-        let Some(element) = &mut state.element else {
-            return Err(PivError::Host);
-        };
-        let fresh = !element.is_connected();
-        if fresh {
-            state.standing = Standing::default();
-            self.socket.0.store(-1, Ordering::Release);
-        }
-        let socket = element.connect()?.link().as_fd().as_raw_fd();
-        self.socket.0.store(socket, Ordering::Release);
-        Ok(fresh)
+        let connection = reach
+            .endpoint
+            .connect()
+            .map_err(|error| ElementError::Transport(error.to_string()))?;
+        self.open(state, connection, reach.seid);
+        Ok(true)
     }
 }
 

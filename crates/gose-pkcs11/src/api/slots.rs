@@ -24,6 +24,14 @@ const ASK: Duration = Duration::from_secs(1);
 
 const MANUFACTURER: &[u8] = b"GoSE";
 
+/// Whether the grid was never asked for its elements.
+///
+/// # Errors
+/// CKR_CRYPTOKI_NOT_INITIALIZED
+pub(crate) fn never_asked() -> Result<bool> {
+    Ok(module::lock()?.listed.is_none())
+}
+
 /// Asks the grid which elements there are, unless it was asked just now.
 ///
 /// # Errors

@@ -68,8 +68,8 @@ exported! {
         if count.is_null() {
             return Err(Rv(CKR_ARGUMENTS_BAD));
         }
-        // The list is the same between the call for its length and the one for itself.
-        if list.is_null() {
+        // The list is the same between the call for its length and the one for itself; some ask only once.
+        if list.is_null() || slots::never_asked()? {
             slots::refresh()?;
         }
         put_list(list, count, &slots::ids(token_present != CK_FALSE)?)
