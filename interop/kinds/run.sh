@@ -114,8 +114,8 @@ signs() {
         openssl req -in "$work/key.csr" -verify -noout
 }
 for seid in software tpm hsm reader remote; do
-    check "$seid: has both applications" \
-        sh -c "test \$(gose element info $seid --socket $socket | grep -c ' yes ') = 2"
+    check "$seid: has all three applications" \
+        sh -c "test \$(gose element info $seid --socket $socket | grep -c ' yes ') = 3"
     check "$seid: is initialised" \
         gose element init "$seid" --socket "$socket" --secrets-file "$work/$seid.secrets"
     for algorithm in p256 p384 rsa2048; do

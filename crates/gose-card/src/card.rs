@@ -140,6 +140,7 @@ impl Card {
             return self.answer(StatusWord::MEMORY_FAILURE.into(), None);
         }
         self.nvm.commit();
+        self.keys.committed();
         match waiting {
             Waiting::Answer(response) => self.answer(response, None),
             Waiting::Compare(attempt) => {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use gose_element::drive::piv::{CHUID, Slot, cardholder_unique_identifier};
 
 use crate::{
-    applet::{Applet, eap_tls::EapTlsApplet, piv},
+    applet::{Applet, eap_tls::EapTlsApplet, piv, storage::StorageApplet},
     card::Card,
     keystore::KeyStore,
     nvm::{Delta, Nvm},
@@ -48,6 +48,7 @@ pub fn new_card(nvm: Nvm, keys: Arc<dyn KeyStore>) -> Card {
     let applets: Vec<Box<dyn Applet>> = vec![
         Box::new(piv::PivApplet::new(Random::system())),
         Box::new(EapTlsApplet::new()),
+        Box::new(StorageApplet::new(Random::system())),
     ];
     Card::new(nvm, keys, applets)
 }

@@ -1,9 +1,12 @@
 //! The card's key slots: blobs in non-volatile memory, opened keys in front of them.
 
+mod secrets;
+
 use std::{collections::HashMap, sync::Arc};
 
 use zeroize::Zeroizing;
 
+pub use self::secrets::{Attributes, OpenedSecret, Origin};
 use crate::{
     keystore::{Algorithm, KeyError, KeyStore, PrivateKey, Stored},
     nvm::{Delta, Nvm},
@@ -13,6 +16,7 @@ use crate::{
 pub struct Keyring {
     store: Arc<dyn KeyStore>,
     open: HashMap<u8, Arc<dyn PrivateKey>>,
+    secrets: secrets::Secrets,
 }
 
 impl Keyring {
@@ -22,6 +26,7 @@ impl Keyring {
         Self {
             store,
             open: HashMap::new(),
+            secrets: secrets::Secrets::default(),
         }
     }
 
@@ -83,9 +88,19 @@ impl Keyring {
         }
     }
 
-    /// Forgets opened keys: what was staged is gone, or the card was powered down.
+    /// Forgets opened keys: what was staged is gone.
     pub fn forget(&mut self) {
         self.open.clear();
+        for blob in self.secrets.rolled_back() {
+            self.store.destroy_secret(&blob);
+        }
+    }
+
+    /// What was staged is durable now.
+    pub fn committed(&mut self) {
+        for blob in self.secrets.committed() {
+            self.store.destroy_secret(&blob);
+        }
     }
 
     fn keep(&mut self, nvm: &mut Nvm, slot: u8, stored: Stored) -> Arc<dyn PrivateKey> {

@@ -10,7 +10,7 @@ use std::{fs, path::Path, sync::Arc};
 
 use gose_card::{
     Card, Hosted, Memory,
-    applet::{eap_tls::EapTlsApplet, piv::PivApplet},
+    applet::{eap_tls::EapTlsApplet, piv::PivApplet, storage::StorageApplet},
     factory,
     keystore::SoftwareKeyStore,
     nvm::Nvm,
@@ -38,7 +38,7 @@ fn every_script_of_the_folder() {
 
 fn card() -> Hosted<Memory> {
     let counting = Random::new(|bytes| {
-        for (value, byte) in (0u8..).zip(bytes) {
+        for (value, byte) in (0u8..=255).cycle().zip(bytes) {
             *byte = value;
         }
         Ok(())
@@ -48,8 +48,9 @@ fn card() -> Hosted<Memory> {
         nvm,
         Arc::new(SoftwareKeyStore),
         vec![
-            Box::new(PivApplet::new(counting)),
+            Box::new(PivApplet::new(counting.clone())),
             Box::new(EapTlsApplet::new()),
+            Box::new(StorageApplet::new(counting)),
         ],
     );
     let mut card = Hosted::new(card, Memory::default());

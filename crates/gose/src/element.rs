@@ -249,9 +249,10 @@ struct Application {
 }
 
 /// Applications that are looked for, by what a SELECT of their identifier answers.
-const KNOWN: [(&str, &str); 2] = [
+const KNOWN: [(&str, &str); 3] = [
     ("PIV", "A000000308000010000100"),
     ("EAP-TLS", "F0474F534545415001"),
+    ("storage", "F0474F534553544F01"),
 ];
 
 impl Use {

@@ -3,7 +3,7 @@
 use gose_client::pki::PkiError;
 use gose_element::{
     ElementError,
-    drive::{eap_tls, piv::PivError, provision::ProvisionError},
+    drive::{eap_tls, piv::PivError, provision::ProvisionError, storage::StorageError},
 };
 
 /// Why a command failed.
@@ -50,6 +50,15 @@ impl From<PivError> for Failure {
     fn from(error: PivError) -> Self {
         match error {
             PivError::PinForm | PivError::Host => Self::Local(error.to_string()),
+            error => Self::Remote(error.to_string()),
+        }
+    }
+}
+
+impl From<StorageError> for Failure {
+    fn from(error: StorageError) -> Self {
+        match error {
+            StorageError::PinForm | StorageError::Host => Self::Local(error.to_string()),
             error => Self::Remote(error.to_string()),
         }
     }

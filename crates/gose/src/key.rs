@@ -1,7 +1,11 @@
-//! `gose key generate|show|csr`.
+//! `gose key`: key pairs of PIV, and secret keys.
+
+mod secret;
 
 use std::{
+    fmt,
     path::PathBuf,
+    str::FromStr,
     sync::{Arc, Mutex},
 };
 
@@ -9,9 +13,14 @@ use clap::{Args, Subcommand, ValueEnum};
 use gose_client::{element_key::ElementKey, pki};
 use gose_element::{
     SecureElement,
-    drive::piv::{Piv, PublicKey, Slot},
+    drive::{
+        piv::{Piv, PublicKey, Slot},
+        storage::KeyReference,
+    },
 };
 use serde::Serialize;
+
+pub(crate) use self::secret::use_storage;
 
 use crate::{
     Failure, Output,
@@ -23,12 +32,28 @@ use crate::{
 /// What to do with the keys of an element.
 #[derive(Subcommand)]
 pub(crate) enum Verb {
-    /// Make a key pair in a slot, in place of the one there, and print its public key
+    /// Make a key pair in a slot, in place of the one there, and print its public key; or make a secret key
     Generate(Generate),
     /// Print the public key of a slot
     Show(Show),
     /// Make a certificate request (PKCS #10) that the element signs
     Csr(Csr),
+    /// Give the element a secret key
+    Import(secret::Import),
+    /// Tell the secret keys of an element
+    List(secret::List),
+    /// Delete a secret key; what it encrypted is lost
+    Delete(secret::Delete),
+    /// Encrypt and authenticate by a secret key (AES-GCM)
+    Encrypt(secret::Cipher),
+    /// Decrypt what a secret key encrypted
+    Decrypt(secret::Cipher),
+    /// Authenticate by a secret key (HMAC-SHA-256), or have the element compare
+    Mac(secret::Mac),
+    /// Let a secret key leave the element, wrapped by another one (AES key wrap, RFC 3394)
+    Wrap(secret::Wrap),
+    /// Take in a secret key that another one of the element wrapped
+    Unwrap(secret::Unwrap),
 }
 
 /// Flags of `generate`.
@@ -40,14 +65,35 @@ pub(crate) struct Generate {
     management: ManagementFlags,
     /// The element
     seid: String,
-    /// 9A authentication, 9C signature, 9D key management, 9E no PIN, 82 to 95
-    slot: Slot,
-    /// Algorithm
-    #[arg(long, default_value = "p256")]
-    alg: Algorithm,
+    /// Key pairs: 9A authentication, 9C signature, 9D key management, 9E no PIN, 82 to 95; secret keys: 01 to 7F
+    place: Place,
+    /// Algorithm [default: p256, or aes256 for a secret key]
+    #[arg(long)]
+    alg: Option<Algorithm>,
+    #[command(flatten)]
+    attributes: secret::Attributes,
     /// Write the public key to a file instead
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
+}
+
+/// Where a key is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    Slot(Slot),
+    Secret(KeyReference),
+}
+
+impl FromStr for Place {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match (text.parse(), text.parse()) {
+            (Ok(slot), _) => Ok(Self::Slot(slot)),
+            (_, Ok(key)) => Ok(Self::Secret(key)),
+            _ => Err("a key is one of 9A 9C 9D 9E and 82 to 95, a secret key one of 01 to 7F"),
+        }
+    }
 }
 
 /// Flags of `show`.
@@ -93,6 +139,16 @@ pub(crate) enum Algorithm {
     Rsa3072,
     /// RSA with 4,096 bits
     Rsa4096,
+    /// Secret key that encrypts: AES-128 in GCM
+    Aes128,
+    /// Secret key that encrypts: AES-256 in GCM
+    Aes256,
+    /// Secret key that authenticates
+    HmacSha256,
+    /// Secret key that wraps secret keys: AES-128
+    Aes128Kw,
+    /// Secret key that wraps secret keys: AES-256
+    Aes256Kw,
 }
 
 impl Verb {
@@ -101,6 +157,14 @@ impl Verb {
             Self::Generate(flags) => flags.run(output),
             Self::Show(flags) => flags.run(output),
             Self::Csr(flags) => flags.run(output),
+            Self::Import(flags) => flags.run(output),
+            Self::List(flags) => flags.run(output),
+            Self::Delete(flags) => flags.run(output),
+            Self::Encrypt(flags) => flags.encrypt(output),
+            Self::Decrypt(flags) => flags.decrypt(output),
+            Self::Mac(flags) => flags.run(output),
+            Self::Wrap(flags) => flags.run(output),
+            Self::Unwrap(flags) => flags.run(output),
         }
     }
 }
@@ -132,16 +196,51 @@ impl Made<'_> {
 
 impl Generate {
     fn run(&self, output: &Output) -> Result<(), Failure> {
+        match self.place {
+            Place::Slot(slot) => self.key_pair(slot, output),
+            Place::Secret(reference) => {
+                let algorithm = self.alg.unwrap_or(Algorithm::Aes256);
+                let algorithm = algorithm
+                    .secret()
+                    .filter(|_| self.out.is_none())
+                    .ok_or_else(|| self.misplaced("secret keys"))?;
+                let new = self.attributes.new_key(reference, algorithm);
+                secret::generate(&self.node, &self.management, &self.seid, &new, output)
+            }
+        }
+    }
+
+    fn key_pair(&self, slot: Slot, output: &Output) -> Result<(), Failure> {
+        let algorithm = self
+            .alg
+            .unwrap_or(Algorithm::P256)
+            .asymmetric()
+            .filter(|_| !self.attributes.any())
+            .ok_or_else(|| self.misplaced("key pairs"))?;
         let key = self.management.key(&self.seid)?;
         let mut element = self.node.element(&self.seid)?;
         element.power_on()?;
         let mut piv = Piv::open(&mut element);
         piv.authenticate_management(&key)?;
-        let algorithm = self.alg.into();
-        let info = piv.generate(self.slot, algorithm)?;
+        let info = piv.generate(slot, algorithm)?;
         element.power_off();
-        public_key(&self.seid, self.slot, &PublicKey { algorithm, info })
-            .give(self.out.as_ref(), output)
+        public_key(&self.seid, slot, &PublicKey { algorithm, info }).give(self.out.as_ref(), output)
+    }
+
+    fn misplaced(&self, what: &str) -> Failure {
+        Failure::local(format!(
+            "{} is for {what}; look at the algorithms and flags of `gose key generate --help`",
+            self.place
+        ))
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Slot(slot) => slot.fmt(f),
+            Self::Secret(key) => key.fmt(f),
+        }
     }
 }
 
@@ -210,14 +309,36 @@ fn name(algorithm: gose_element::Algorithm) -> &'static str {
     }
 }
 
-impl From<Algorithm> for gose_element::Algorithm {
-    fn from(algorithm: Algorithm) -> Self {
-        match algorithm {
-            Algorithm::P256 => Self::P256,
-            Algorithm::P384 => Self::P384,
-            Algorithm::Rsa2048 => Self::Rsa2048,
-            Algorithm::Rsa3072 => Self::Rsa3072,
-            Algorithm::Rsa4096 => Self::Rsa4096,
+impl Algorithm {
+    /// Of key pairs; nothing for algorithms of secret keys.
+    fn asymmetric(self) -> Option<gose_element::Algorithm> {
+        match self {
+            Self::P256 => Some(gose_element::Algorithm::P256),
+            Self::P384 => Some(gose_element::Algorithm::P384),
+            Self::Rsa2048 => Some(gose_element::Algorithm::Rsa2048),
+            Self::Rsa3072 => Some(gose_element::Algorithm::Rsa3072),
+            Self::Rsa4096 => Some(gose_element::Algorithm::Rsa4096),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_of_keys() {
+        let check = |text: &str, expected: &str| {
+            let place = text.parse::<Place>().map(|place| format!("{place:?}"));
+            assert!(place.unwrap_or_default().starts_with(expected), "{text}");
+        };
+        check("9a", "Slot");
+        check("82", "Slot");
+        check("01", "Secret");
+        check("7F", "Secret");
+        for bad in ["00", "80", "81", "9B", "zz", ""] {
+            assert!(bad.parse::<Place>().is_err(), "{bad}");
         }
     }
 }

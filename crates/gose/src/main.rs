@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod cert;
+mod data;
 mod eap;
 mod element;
 mod failure;
@@ -45,6 +46,9 @@ enum Noun {
     /// Certificates of an element's keys
     #[command(subcommand)]
     Cert(cert::Verb),
+    /// Data objects that an element keeps
+    #[command(subcommand)]
+    Data(data::Verb),
     /// Authenticate over EAP, as an element
     #[command(subcommand)]
     Eap(eap::Verb),
@@ -84,6 +88,7 @@ fn main() -> ExitCode {
     let output = Output::new(cli.json);
     let outcome = match cli.noun {
         Noun::Cert(verb) => verb.run(&output),
+        Noun::Data(verb) => verb.run(&output),
         Noun::Eap(verb) => verb.run(&output),
         Noun::Element(verb) => verb.run(&output),
         Noun::Guest(verb) => verb.run(&output),

@@ -25,8 +25,18 @@ struct Step {
 
 #[test]
 fn the_first_grid() {
+    follow("first-grid");
+}
+
+#[test]
+fn keys_and_data() {
+    follow("storage");
+}
+
+/// Runs a guide in a folder of its own.
+fn follow(name: &str) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let guide = std::fs::read_to_string(root.join("docs/guide/first-grid.md")).unwrap();
+    let guide = std::fs::read_to_string(root.join(format!("docs/guide/{name}.md"))).unwrap();
     // Somebody else may listen on the port of the guide.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port().to_string();

@@ -2,6 +2,7 @@
 
 pub mod eap_tls;
 pub mod piv;
+pub mod storage;
 
 use gose_proto::apdu::{Command, Response};
 

@@ -1,15 +1,15 @@
 //! The PIV card application (NIST SP 800-73-4, part 2).
 
-mod command;
-mod key;
-mod management;
+pub(super) mod command;
+pub(super) mod key;
+pub(super) mod management;
 mod objects;
 mod reference;
 
 use gose_element::drive::piv::AID;
 use gose_proto::apdu::{Command, Response, StatusWord, tlv};
 
-use self::{command::PivCommand, management::Exchange};
+use self::{command::PivCommand, management::Management};
 use super::{Applet, Next};
 use crate::{
     card::Env,
@@ -40,8 +40,7 @@ struct Security {
     pin: Option<PinVerified>,
     /// The last command was a successful VERIFY: what a key with PIN ALWAYS asks for.
     pin_fresh: bool,
-    management: Option<management::Authenticated>,
-    exchange: Option<Exchange>,
+    management: Management,
 }
 
 impl PivApplet {
@@ -71,17 +70,20 @@ impl PivApplet {
                 algorithm,
                 operation,
             } => self.compute(slot, algorithm, operation, fresh, env),
-            PivCommand::AuthenticateManagement(step) => self.authenticate_management(step, env),
+            PivCommand::AuthenticateManagement { algorithm, step } => {
+                let management = &mut self.state.management;
+                management.authenticate(algorithm, step, &self.random, env)
+            }
             PivCommand::PutData { tag, content } => {
-                self.state.may_manage(env)?;
+                self.state.management.allows(env.nvm)?;
                 objects::put(tag, content, env)
             }
             PivCommand::Generate { slot, algorithm } => {
-                self.state.may_manage(env)?;
+                self.state.management.allows(env.nvm)?;
                 key::generate(slot, algorithm, env)
             }
             PivCommand::GetMetadata(slot) => key::metadata(slot, env),
-            PivCommand::SetManagementKey(key) => self.set_management_key(&key, env),
+            PivCommand::SetManagementKey(key) => self.state.management.set_key(&key, env),
         }
     }
 

@@ -3,3 +3,4 @@
 pub mod eap_tls;
 pub mod piv;
 pub mod provision;
+pub mod storage;

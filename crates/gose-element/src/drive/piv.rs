@@ -4,7 +4,7 @@
 mod encode;
 mod error;
 mod inventory;
-mod management;
+pub(super) mod management;
 mod objects;
 mod operations;
 mod slot;
@@ -267,7 +267,7 @@ fn step(command: &Command) -> Result<Step, PivError> {
     }
 }
 
-fn padded_pin(pin: &[u8]) -> Result<Zeroizing<[u8; 8]>, PivError> {
+pub(super) fn padded_pin(pin: &[u8]) -> Result<Zeroizing<[u8; 8]>, PivError> {
     if !(6..=8).contains(&pin.len()) || !pin.iter().all(u8::is_ascii_digit) {
         return Err(PivError::PinForm);
     }

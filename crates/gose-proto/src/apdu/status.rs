@@ -65,6 +65,8 @@ status_words! {
     INCORRECT_P1_P2 = 0x6A86, "incorrect parameters P1-P2";
     /// 6A88
     REFERENCED_DATA_NOT_FOUND = 0x6A88, "referenced data or reference data not found";
+    /// 6A89
+    FILE_ALREADY_EXISTS = 0x6A89, "file already exists";
     /// 6B00
     WRONG_P1_P2 = 0x6B00, "wrong parameters P1-P2";
     /// 6D00

@@ -317,7 +317,7 @@ impl Class {
 }
 
 /// Commands that load, delete or personalise: GlobalPlatform's, the operator's of the EAP-TLS application,
-/// PIV's, and the vendors'.
+/// PIV's and the storage application's, and the vendors'.
 fn is_management(class: u8, ins: u8, p2: u8) -> bool {
     match (class, ins) {
         (_, 0xF9..=0xFF) => true,
@@ -325,7 +325,7 @@ fn is_management(class: u8, ins: u8, p2: u8) -> bool {
         (0xA0, 0x46 | 0xB0 | 0xD0) => true,
         (0xA0, 0x17) => matches!(p2, 0x81 | 0x82),
         (0xA0, 0x20 | 0x24) => p2 == 0x01,
-        (0x00, 0xDB | 0x47) => true,
+        (0x00, 0xDB | 0x47 | 0xE4) => true,
         (0x00, 0x87) => p2 == 0x9B,
         _ => false,
     }

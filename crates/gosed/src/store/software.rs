@@ -22,6 +22,8 @@ struct Software(Hosted<FileHost>);
 /// The card's disk and clock.
 struct FileHost {
     image: ImageFile,
+    /// Something of the storage application was deleted or replaced, and its record is still in the log.
+    remains: bool,
     timing: Option<&'static Profile>,
     used: Arc<Used>,
 }
@@ -68,6 +70,7 @@ pub(super) fn open(
         card,
         FileHost {
             image,
+            remains: false,
             timing,
             used,
         },
@@ -76,7 +79,14 @@ pub(super) fn open(
 
 impl Host for FileHost {
     fn persist(&mut self, delta: &Delta) -> Result<(), HostError> {
-        crate::long_step(|| self.image.append(delta))
+        crate::long_step(|| self.image.append(delta))?;
+        self.remains |= delta.changes.iter().any(|(name, value)| {
+            ["storage/object/", "storage/key/"]
+                .iter()
+                .any(|prefix| name.starts_with(prefix))
+                && value.is_none()
+        });
+        Ok(())
     }
 
     fn spend(&mut self, cost: &Cost) {
@@ -88,14 +98,17 @@ impl Host for FileHost {
 }
 
 impl Software {
-    fn compact_if_long(&mut self) {
-        if !self.0.host().image.is_long(self.0.card().nvm()) {
+    /// Writes the image anew where its log is long, or where it still holds what was deleted.
+    fn compact_if_due(&mut self) {
+        let host = self.0.host();
+        if !host.remains && !host.image.is_long(self.0.card().nvm()) {
             return;
         }
         let nvm = self.0.card().nvm().clone();
         let compacted = crate::long_step(|| self.0.host_mut().image.compact(&nvm));
-        if let Err(error) = compacted {
-            tracing::warn!(%error, "the image stays long");
+        match compacted {
+            Ok(()) => self.0.host_mut().remains = false,
+            Err(error) => tracing::warn!(%error, "the image stays long"),
         }
     }
 }
@@ -107,12 +120,12 @@ impl SecureElement for Software {
 
     fn power_off(&mut self) {
         self.0.power_off();
-        self.compact_if_long();
+        self.compact_if_due();
     }
 
     fn reset(&mut self, warm: bool) -> Result<Atr, ElementError> {
         let atr = self.0.reset(warm);
-        self.compact_if_long();
+        self.compact_if_due();
         atr
     }
 

@@ -7,10 +7,10 @@ use gose_proto::apdu::{
 };
 use zeroize::Zeroizing;
 
-use super::management::Step;
+use super::management::{self, Step};
 
 /// Eight bytes of a PIN or PUK.
-pub(super) type Digits = Zeroizing<[u8; 8]>;
+pub(in crate::applet) type Digits = Zeroizing<[u8; 8]>;
 
 /// A command of PIV, in the standard's order; vendor commands last.
 pub(super) enum PivCommand<'a> {
@@ -30,7 +30,10 @@ pub(super) enum PivCommand<'a> {
         algorithm: Algorithm,
         operation: Operation<'a>,
     },
-    AuthenticateManagement(Step<'a>),
+    AuthenticateManagement {
+        algorithm: u8,
+        step: Step<'a>,
+    },
     PutData {
         tag: u32,
         content: &'a [u8],
@@ -40,7 +43,7 @@ pub(super) enum PivCommand<'a> {
         algorithm: Algorithm,
     },
     GetMetadata(Slot),
-    SetManagementKey(Zeroizing<[u8; 32]>),
+    SetManagementKey(Zeroizing<Vec<u8>>),
 }
 
 pub(super) enum Verify {
@@ -76,7 +79,10 @@ impl<'a> TryFrom<&'a Command> for PivCommand<'a> {
             (0x24, 0x00, which) => change_reference_data(which, &command.data),
             (0x2C, 0x00, 0x80) => reset_retry_counter(&command.data),
             (0x2C, 0x00, _) => Err(StatusWord::REFERENCED_DATA_NOT_FOUND),
-            (0x87, 0x0C, 0x9B) => step(&command.data).map(Self::AuthenticateManagement),
+            (0x87, algorithm, 0x9B) => Ok(Self::AuthenticateManagement {
+                algorithm,
+                step: step(&command.data)?,
+            }),
             (0x87, algorithm, slot) => general_authenticate(algorithm, slot, &command.data),
             (0xDB, 0x3F, 0xFF) => put_data(&command.data),
             (0x47, 0x00, slot) => generate(slot, &command.data),
@@ -178,7 +184,7 @@ fn general_authenticate(
     })
 }
 
-fn step(data: &[u8]) -> Result<Step<'_>, StatusWord> {
+pub(in crate::applet) fn step(data: &[u8]) -> Result<Step<'_>, StatusWord> {
     let template = Template::read(data)?;
     if template.point.is_some() {
         return Err(StatusWord::INCORRECT_DATA);
@@ -207,13 +213,17 @@ fn generate<'a>(slot: u8, data: &[u8]) -> Result<PivCommand<'a>, StatusWord> {
     Ok(PivCommand::Generate { slot, algorithm })
 }
 
-/// Algorithm 0C, key reference 9B, length, key.
+/// Algorithm (08, 0A, 0C), key reference 9B, length, key.
 fn management_key<'a>(data: &[u8]) -> Result<PivCommand<'a>, StatusWord> {
-    let key = data
-        .strip_prefix(&[0x0C, 0x9B, 0x20])
-        .and_then(|key| <[u8; 32]>::try_from(key).ok())
-        .ok_or(StatusWord::INCORRECT_DATA)?;
-    Ok(PivCommand::SetManagementKey(Zeroizing::new(key)))
+    match data {
+        [algorithm, 0x9B, length, key @ ..]
+            if usize::from(*length) == key.len()
+                && management::algorithm(key.len()) == Some(*algorithm) =>
+        {
+            Ok(PivCommand::SetManagementKey(Zeroizing::new(key.to_vec())))
+        }
+        _ => Err(StatusWord::INCORRECT_DATA),
+    }
 }
 
 /// A dynamic authentication template (part 2, table 7).
@@ -247,9 +257,9 @@ impl<'a> Template<'a> {
     }
 }
 
-/// The data objects of one level, at most as many as any command of PIV has.
-fn objects(data: &[u8]) -> Result<Vec<Tlv<'_>>, StatusWord> {
-    let objects: Result<Vec<_>, _> = tlv::Reader::new(data).take(5).collect();
+/// The data objects of one level, at most as many as any command has.
+pub(in crate::applet) fn objects(data: &[u8]) -> Result<Vec<Tlv<'_>>, StatusWord> {
+    let objects: Result<Vec<_>, _> = tlv::Reader::new(data).take(8).collect();
     objects.map_err(|_| StatusWord::INCORRECT_DATA)
 }
 
@@ -280,7 +290,7 @@ fn digits(bytes: &[u8]) -> Result<Digits, StatusWord> {
 
 /// Six to eight digits, padded with FF (part 1, 2.4.3): other forms are refused before any comparison,
 /// so that they cost no try.
-fn pin(bytes: &[u8]) -> Result<Digits, StatusWord> {
+pub(in crate::applet) fn pin(bytes: &[u8]) -> Result<Digits, StatusWord> {
     let pin = digits(bytes)?;
     let length = pin.iter().take_while(|byte| byte.is_ascii_digit()).count();
     let padded = pin.iter().skip(length).all(|byte| *byte == 0xFF);

@@ -115,7 +115,8 @@ fn unsigned(number: &[u8]) -> &[u8] {
     number.strip_prefix(&[0]).unwrap_or(number)
 }
 
-fn status(error: KeyError) -> StatusWord {
+/// What a key store's error is on the card's line.
+pub(in crate::applet) fn status(error: KeyError) -> StatusWord {
     match error {
         KeyError::Unsupported => StatusWord::FUNCTION_NOT_SUPPORTED,
         KeyError::Input | KeyError::Mismatch => StatusWord::INCORRECT_DATA,

@@ -23,24 +23,14 @@ impl Piv<'_> {
     /// [`PivError::WrongManagementKey`], [`PivError::Impostor`], [`PivError::Conditions`] where the card
     /// has no management key yet.
     pub fn authenticate_management(&mut self, key: &[u8; 32]) -> Result<(), PivError> {
-        let outcome = self.one(Pin::Unneeded, authenticate(&tlv::object(0x80, &[])))?;
+        let outcome = self.one(Pin::Unneeded, ask_witness())?;
         let body = normal("GENERAL AUTHENTICATE 9B", outcome)?;
-        let witness = tlv::find(&body, 0x7C)
-            .and_then(|template| tlv::find(template, 0x80))
-            .and_then(|witness| <[u8; 16]>::try_from(witness).ok())
-            .ok_or(PivError::Malformed("witness of 16 bytes"))?;
-        let mut challenge = [0; 16];
-        aws_lc_rs::rand::fill(&mut challenge).map_err(|_| PivError::Host)?;
-
-        let mut template = tlv::object(0x80, &decrypt(key, witness)?);
-        tlv::write(&mut template, 0x81, &challenge);
-        let outcome = self.one(Pin::Unneeded, authenticate(&template))?;
+        let mutual = Mutual::answer(key, &body)?;
+        let outcome = self.one(Pin::Unneeded, mutual.command())?;
         if outcome.sw == StatusWord::SECURITY_STATUS_NOT_SATISFIED {
             return Err(PivError::WrongManagementKey);
         }
-        let body = normal("GENERAL AUTHENTICATE 9B", outcome)?;
-        let proof = response(&body).unwrap_or_default();
-        verify_slices_are_equal(proof, &encrypt(key, challenge)?).map_err(|_| PivError::Impostor)
+        mutual.check(key, &normal("GENERAL AUTHENTICATE 9B", outcome)?)
     }
 
     /// Sets the management key (vendor command FF): the first one of a card that has none, or a new one
@@ -53,6 +43,44 @@ impl Piv<'_> {
         data.extend_from_slice(key);
         let command = Command::new(0x00, 0xFF, 0xFF, 0xFF).with_data(data.as_slice());
         normal("SET MANAGEMENT KEY", self.one(Pin::Unneeded, command)?).map(drop)
+    }
+}
+
+/// Mutual authentication: has the card encrypt a witness.
+pub(in crate::drive) fn ask_witness() -> Command {
+    authenticate(&tlv::object(0x80, &[]))
+}
+
+/// The host's half of a mutual authentication.
+pub(in crate::drive) struct Mutual {
+    witness: [u8; 16],
+    challenge: [u8; 16],
+}
+
+impl Mutual {
+    /// Decrypts the card's witness and draws a challenge for it.
+    pub(in crate::drive) fn answer(key: &[u8; 32], body: &[u8]) -> Result<Self, PivError> {
+        let witness = tlv::find(body, 0x7C)
+            .and_then(|template| tlv::find(template, 0x80))
+            .and_then(|witness| <[u8; 16]>::try_from(witness).ok())
+            .ok_or(PivError::Malformed("witness of 16 bytes"))?;
+        let mut challenge = [0; 16];
+        aws_lc_rs::rand::fill(&mut challenge).map_err(|_| PivError::Host)?;
+        let witness = decrypt(key, witness)?;
+        Ok(Self { witness, challenge })
+    }
+
+    pub(in crate::drive) fn command(&self) -> Command {
+        let mut template = tlv::object(0x80, &self.witness);
+        tlv::write(&mut template, 0x81, &self.challenge);
+        authenticate(&template)
+    }
+
+    /// Whether the card knows the key too.
+    pub(in crate::drive) fn check(&self, key: &[u8; 32], body: &[u8]) -> Result<(), PivError> {
+        let proof = response(body).unwrap_or_default();
+        verify_slices_are_equal(proof, &encrypt(key, self.challenge)?)
+            .map_err(|_| PivError::Impostor)
     }
 }
 

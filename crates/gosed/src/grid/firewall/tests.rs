@@ -142,6 +142,8 @@ fn management_commands_and_filters() {
         10DB3FFF035C015A management
         0CDB3FFF035C015A management
         00470000 management
+        00E40001 management
+        10E40001 management
         0087039B management
         0087119A ok
         80E20000 management
@@ -156,6 +158,13 @@ fn management_commands_and_filters() {
         00CB3FFF055C035FC105 filter
         0CCB3FFF055C035FC105 filter
         00CA3FFF ok
+        0022C1B803830101 ok
+        002A86800161 ok
+        002A83B8 ok
+        00E00000 ok
+        00CA0101 ok
+        00DA01010161 ok
+        00EE0101 ok
         ",
     );
     // The command that fetches an answer is an APDU like any other.
