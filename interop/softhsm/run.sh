@@ -13,14 +13,30 @@ export SOFTHSM2_CONF="$work/softhsm2.conf" GOSE_TEST_TOKENS="$work/tokens" GOSE_
 softhsm2-util --init-token --free --label gose --pin 1234 --so-pin 5678 >/dev/null
 export GOSE_TEST_PKCS11="pkcs11:token=gose?module-path=$module&pin-value=1234"
 
-check "keys, contract, 70,000 signatures, threads, token taken away, wrong PIN" \
+check "keys, import, secret keys, contract, many signatures, threads, token taken away, wrong PIN" \
     cargo test --offline --quiet --package gose-backend --features pkcs11,__judges --test pkcs11 -- --nocapture
 
-pkcs11-tool --module "$module" --token-label gose --login --pin 1234 --list-objects --type privkey \
-    >"$work/private" 2>/dev/null
-check "pkcs11-tool sees the keys" grep -q 'GoSE ' "$work/private"
-check "every one is sensitive and was never extractable" sh -c \
-    "test \$(grep -c 'Private Key Object' $work/private) = \$(grep -c 'sensitive, always sensitive, never extractable' $work/private)"
+pkcs11-tool --module "$module" --token-label gose --login --pin 1234 --list-objects >"$work/objects" 2>/dev/null
+# objects KIND ACCESS: how many of a kind there are, and how many of them have this access.
+objects() {
+    awk -v kind="$1" -v access="$2" '/ Object;/ { in_kind = index($0, kind) == 1; all += in_kind }
+        in_kind && /Access:/ { with += index($0, access) > 0 } END { print all + 0, with + 0 }' "$work/objects"
+}
+all() { set -- $(objects "$1" "$2"); [ "$1" -gt 0 ] && [ "$1" = "$2" ]; }
+some() { set -- $(objects "$1" "$2"); [ "$2" -gt 0 ]; }
+check "pkcs11-tool sees the keys" grep -q 'GoSE ' "$work/objects"
+check "every private key is sensitive" all "Private Key Object" sensitive
+check "those that were made there were never extractable" some "Private Key Object" "always sensitive, never extractable"
+check "every secret key is sensitive" all "Secret Key Object" sensitive
+# private ATTRIBUTE VALUE: every private key has it, in SoftHSM's own files.
+private() {
+    for file in "$work"/tokens/*/*.object; do
+        softhsm2-dump-file "$file" | grep -q CKO_PRIVATE_KEY || continue
+        softhsm2-dump-file "$file" | grep -A 2 " $1\$" | tail -n 1 | grep -q " $2\$" || return 1
+    done
+}
+check "softhsm2-dump-file: every private key is sensitive" private CKA_SENSITIVE TRUE
+check "softhsm2-dump-file: no private key is extractable" private CKA_EXTRACTABLE FALSE
 check "openssl verifies a signature" \
     openssl dgst -sha256 -verify "$work/key.pem" -signature "$work/signature" "$work/message"
 finish

@@ -40,6 +40,7 @@ pub(crate) struct RsaNumbers(pub(crate) [Zeroizing<Vec<u8>>; 8]);
 
 impl RsaNumbers {
     #[cfg(feature = "tpm")]
+    /// One of the primes, which is all that a TPM wants.
     pub(crate) fn prime1(&self) -> &[u8] {
         &self.0[3]
     }

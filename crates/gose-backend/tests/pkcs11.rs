@@ -7,12 +7,16 @@
 
 #[path = "support/contract.rs"]
 mod card;
+#[path = "support/secrets.rs"]
+mod secrets;
 mod support;
 
 use std::sync::Arc;
 
 use gose_backend::pkcs11::{HsmError, Pkcs11KeyStore, Settings};
-use gose_card::keystore::{Algorithm, KeyError, KeyStore, Scheme};
+use gose_card::keystore::{
+    Algorithm, Export, KeyError, KeyStore, Scheme, SecretAlgorithm, SoftwareKeyStore,
+};
 use gose_proto::pkcs11::Uri;
 use gose_testkit::contract::{self, Terms};
 use zeroize::Zeroizing;
@@ -31,10 +35,9 @@ fn an_hsm_holds_keys() {
     for algorithm in [Algorithm::P256, Algorithm::P384, Algorithm::Rsa2048] {
         support::keystore(&store, algorithm);
     }
-    assert_eq!(
-        store.import(b"a key from outside").map(drop).unwrap_err(),
-        KeyError::Unsupported
-    );
+    from_outside(&store);
+    secrets::secrets(&store, &SecretAlgorithm::ALL);
+    wrapped_keys(&store);
     let stored = store.generate(Algorithm::P256).unwrap();
     let key = stored.key.as_ref();
     // The long form has more than 65,536 in one session.
@@ -62,6 +65,63 @@ fn keeps_the_contract(store: &Pkcs11KeyStore) {
         removal: None,
     };
     println!("{}", contract::run(&mut element, terms));
+}
+
+/// Keys that were born elsewhere.
+fn from_outside(store: &Pkcs11KeyStore) {
+    assert_eq!(
+        store.import(b"no key at all").map(drop).unwrap_err(),
+        KeyError::Input
+    );
+    for algorithm in [Algorithm::P256, Algorithm::P384, Algorithm::Rsa2048] {
+        let outside = SoftwareKeyStore.generate(algorithm).unwrap();
+        let stored = store.import(&outside.blob).unwrap();
+        support::any_key(&stored.key);
+        support::any_key(&store.open(&stored.blob).unwrap());
+    }
+}
+
+/// Keys leave wrapped where they may, and come back; AWS-LC unwraps them too.
+fn wrapped_keys(store: &Pkcs11KeyStore) {
+    use SecretAlgorithm::{Aes256Gcm, Aes256Kw, HmacSha256};
+    let outside = [0x5A; 32];
+    let kek = store
+        .import_secret(Aes256Kw, Export::Never, &outside)
+        .unwrap();
+    let judge = SoftwareKeyStore
+        .import_secret(Aes256Kw, Export::Never, &outside)
+        .unwrap();
+    for algorithm in [Aes256Gcm, HmacSha256] {
+        let stays = store.generate_secret(algorithm, Export::Never).unwrap();
+        assert_eq!(
+            store.wrap_secret(&kek.blob, &stays.blob),
+            Err(KeyError::Unsupported)
+        );
+        let leaves = store.generate_secret(algorithm, Export::Wrapped).unwrap();
+        let mut wrapped = store.wrap_secret(&kek.blob, &leaves.blob).unwrap();
+        let [here, there] = [store as &dyn KeyStore, &SoftwareKeyStore].map(|store| {
+            let kek = if store.open_secret(&kek.blob).is_ok() {
+                &kek
+            } else {
+                &judge
+            };
+            let taken = store.unwrap_secret(&kek.blob, &wrapped, algorithm, Export::Never);
+            taken.unwrap().key
+        });
+        if algorithm == HmacSha256 {
+            assert_eq!(here.mac(b"m").unwrap(), there.mac(b"m").unwrap());
+        } else {
+            let sealed = here.seal(&[1; 12], b"", b"plaintext").unwrap();
+            assert_eq!(*there.unseal(&[1; 12], b"", &sealed).unwrap(), b"plaintext");
+        }
+        wrapped[3] ^= 1;
+        assert_eq!(
+            store
+                .unwrap_secret(&kek.blob, &wrapped, algorithm, Export::Never)
+                .err(),
+            Some(KeyError::Mismatch)
+        );
+    }
 }
 
 fn many_threads(key: &dyn gose_card::keystore::PrivateKey) {

@@ -1,16 +1,13 @@
 //! A key on a token.
 
-use std::{
-    fmt,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{fmt, sync::Arc};
 
 use cryptoki::{
     mechanism::{
         Mechanism,
         elliptic_curve::{EcKdf, Ecdh1DeriveParams},
     },
-    object::{Attribute, AttributeType, KeyType, ObjectClass, ObjectHandle},
+    object::{Attribute, AttributeType, KeyType, ObjectClass},
     session::{Session, UserType},
     types::AuthPin,
 };
@@ -18,7 +15,11 @@ use gose_card::keystore::{Algorithm, KeyError, PrivateKey, Scheme};
 use gose_element::drive::piv;
 use zeroize::Zeroizing;
 
-use super::{HsmError, pool::Pool};
+use super::{
+    HsmError,
+    object::{Found, Object},
+    pool::Pool,
+};
 use crate::der;
 
 const MAGIC: &[u8] = b"GoSE-P11\x01";
@@ -55,25 +56,15 @@ impl Blob {
 }
 
 pub(super) struct HsmKey {
-    pool: Arc<Pool>,
+    object: Object,
     blob: Blob,
-    /// The private key's handle, its generation, and whether it wants the PIN at every use.
-    found: Mutex<Option<Found>>,
-}
-
-#[derive(Clone, Copy)]
-struct Found {
-    handle: ObjectHandle,
-    generation: u64,
-    always_authenticate: bool,
 }
 
 impl HsmKey {
     pub(super) fn new(pool: Arc<Pool>, blob: Blob) -> Self {
         Self {
-            pool,
+            object: Object::new(pool, ObjectClass::PRIVATE_KEY, blob.id.clone()),
             blob,
-            found: Mutex::new(None),
         }
     }
 
@@ -81,32 +72,7 @@ impl HsmKey {
         &self,
         operation: impl Fn(&Session, Found) -> Result<T, HsmError>,
     ) -> Result<T, KeyError> {
-        Ok(self
-            .pool
-            .run(|session, generation| operation(session, self.find(session, generation)?))?)
-    }
-
-    fn find(&self, session: &Session, generation: u64) -> Result<Found, HsmError> {
-        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(found) = found.filter(|found| found.generation == generation) {
-            return Ok(found);
-        }
-        let template = [
-            Attribute::Class(ObjectClass::PRIVATE_KEY),
-            Attribute::Id(self.blob.id.clone()),
-        ];
-        let handle = *session
-            .find_objects(&template)?
-            .first()
-            .ok_or(HsmError::NoKey)?;
-        let asked = session.get_attributes(handle, &[AttributeType::AlwaysAuthenticate]);
-        let always_authenticate =
-            asked.is_ok_and(|attributes| attributes.contains(&Attribute::AlwaysAuthenticate(true)));
-        Ok(*found.insert(Found {
-            handle,
-            generation,
-            always_authenticate,
-        }))
+        Ok(self.object.run(operation)?)
     }
 
     fn signature(
@@ -120,7 +86,7 @@ impl HsmKey {
             return Ok(session.sign(mechanism, key.handle, data)?);
         }
         session.sign_init(mechanism, key.handle)?;
-        if let Some(pin) = &self.pool.settings.pin {
+        if let Some(pin) = &self.object.pool.settings.pin {
             session.login(
                 UserType::ContextSpecific,
                 Some(&AuthPin::from(pin.as_str())),

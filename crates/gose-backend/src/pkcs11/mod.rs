@@ -5,25 +5,31 @@
 
 mod key;
 mod module;
+mod object;
 mod pool;
+mod secret;
+mod template;
 
 use std::{path::PathBuf, sync::Arc};
 
 use cryptoki::{
     error::{Error, RvError},
     mechanism::Mechanism,
-    object::{Attribute, AttributeType, KeyType, ObjectClass, ObjectHandle},
-    session::Session,
+    object::{Attribute, ObjectClass},
 };
-use gose_card::keystore::{Algorithm, KeyError, KeyStore, PrivateKey, Stored};
-use gose_element::drive::piv::public_key_info;
-use gose_proto::{apdu::tlv, pkcs11::Uri};
+use gose_card::keystore::{
+    Algorithm, Export, KeyError, KeyStore, PrivateKey, SecretAlgorithm, SecretKey,
+    SoftwareKeyStore, Stored, StoredSecret,
+};
+use gose_proto::pkcs11::Uri;
 use zeroize::Zeroizing;
 
 use self::{
     key::{Blob, HsmKey},
     pool::Pool,
+    secret::HsmSecret,
 };
+use crate::der::PrivateParts;
 
 /// How an HSM is used.
 #[derive(Clone)]
@@ -87,6 +93,9 @@ pub enum HsmError {
     /// The HSM's own code.
     #[error("the HSM answers {0}")]
     Refused(String),
+    /// What the caller gave was not made by this key.
+    #[error("not made by this key, or changed since")]
+    Mismatch,
     /// What the caller gave is of a wrong length or value.
     #[error("input of a wrong length or value")]
     Input,
@@ -114,6 +123,11 @@ impl From<Error> for HsmError {
                 | RvError::CurveNotSupported
                 | RvError::KeyFunctionNotPermitted
                 | RvError::KeyTypeInconsistent
+                | RvError::KeyUnextractable
+                | RvError::KeyNotWrappable
+                | RvError::FunctionNotSupported
+                | RvError::TemplateInconsistent
+                | RvError::AttributeValueInvalid
                 | RvError::DomainParamsInvalid => Self::Unsupported,
                 code => Self::Refused(format!("{code:?}")),
             },
@@ -127,6 +141,8 @@ impl From<HsmError> for KeyError {
         match error {
             HsmError::Input => Self::Input,
             HsmError::Unsupported => Self::Unsupported,
+            HsmError::Mismatch => Self::Mismatch,
+            locked @ HsmError::PinLocked => Self::Locked(locked.to_string()),
             other => Self::Store(other.to_string()),
         }
     }
@@ -143,17 +159,18 @@ impl Pkcs11KeyStore {
 
     fn take_up(&self, id: &[u8]) -> Result<Stored, HsmError> {
         let (algorithm, public) = self.pool.run(|session, _| {
-            let template = [
-                Attribute::Class(ObjectClass::PUBLIC_KEY),
-                Attribute::Id(id.to_vec()),
-            ];
-            let handle = *session
-                .find_objects(&template)?
-                .first()
-                .ok_or(HsmError::NoKey)?;
-            public_key(session, handle)
+            let handle = object::handle(session, ObjectClass::PUBLIC_KEY, id)?;
+            template::public_key(session, handle)
         })?;
         self.stored(algorithm, id.to_vec(), public)
+    }
+
+    fn stored_secret(&self, algorithm: SecretAlgorithm, id: Vec<u8>) -> StoredSecret {
+        let blob = secret::Blob { algorithm, id };
+        StoredSecret {
+            blob: blob.encode(),
+            key: Arc::new(HsmSecret::new(self.pool.clone(), &blob)),
+        }
     }
 
     fn stored(
@@ -175,22 +192,38 @@ impl Pkcs11KeyStore {
     }
 }
 
+/// A CKA_ID that no other key has.
+fn fresh_id() -> Result<Vec<u8>, KeyError> {
+    let mut id = vec![0; 16];
+    aws_lc_rs::rand::fill(&mut id).map_err(|_| KeyError::Store("no randomness".into()))?;
+    Ok(id)
+}
+
 impl KeyStore for Pkcs11KeyStore {
     fn generate(&self, algorithm: Algorithm) -> Result<Stored, KeyError> {
-        let mut id = vec![0; 16];
-        aws_lc_rs::rand::fill(&mut id).map_err(|_| KeyError::Store("no randomness".into()))?;
+        let id = fresh_id()?;
         let (mechanism, public, private) =
-            templates(algorithm, &id).ok_or(KeyError::Unsupported)?;
+            template::pair(algorithm, &id).ok_or(KeyError::Unsupported)?;
         let info = self.pool.run(|session, _| {
             let (handle, _) = session.generate_key_pair(&mechanism, &public, &private)?;
-            public_key(session, handle)
+            template::public_key(session, handle)
         })?;
         Ok(self.stored(algorithm, id, info.1)?)
     }
 
-    /// Keys of an HSM are born in it.
-    fn import(&self, _pkcs8: &[u8]) -> Result<Stored, KeyError> {
-        Err(KeyError::Unsupported)
+    /// As sensitive objects that cannot be extracted; many HSMs allow keys of their own only.
+    fn import(&self, pkcs8: &[u8]) -> Result<Stored, KeyError> {
+        let key = SoftwareKeyStore.open(pkcs8)?;
+        let parts = PrivateParts::read(pkcs8).ok_or(KeyError::Input)?;
+        let (id, info) = (fresh_id()?, key.public_key_info());
+        let objects = template::imported(key.algorithm(), &id, info, &parts);
+        let [public, private] = objects.ok_or(KeyError::Input)?;
+        self.pool.run(|session, _| {
+            session.create_object(&private)?;
+            session.create_object(&public)?;
+            Ok(())
+        })?;
+        Ok(self.stored(key.algorithm(), id, info.to_vec())?)
     }
 
     /// By its CKA_ID: for instance the key of a card that OpenSC knows.
@@ -202,105 +235,93 @@ impl KeyStore for Pkcs11KeyStore {
         let blob = Blob::decode(blob).ok_or(KeyError::Input)?;
         Ok(Arc::new(HsmKey::new(self.pool.clone(), blob)))
     }
-}
 
-/// OBJECT IDENTIFIERs of the curves (CKA_EC_PARAMS).
-const P256: &[u8] = &[0x06, 0x08, 0x2A, 0x86, 0x48, 0xCE, 0x3D, 0x03, 0x01, 0x07];
-const P384: &[u8] = &[0x06, 0x05, 0x2B, 0x81, 0x04, 0x00, 0x22];
-
-type Templates = (Mechanism<'static>, Vec<Attribute>, Vec<Attribute>);
-
-fn templates(algorithm: Algorithm, id: &[u8]) -> Option<Templates> {
-    let label = format!("GoSE {}", gose_proto::hex::encode(id));
-    let named = [
-        Attribute::Token(true),
-        Attribute::Id(id.to_vec()),
-        Attribute::Label(label.into()),
-    ];
-    let mut public = named.to_vec();
-    let mut private = named.to_vec();
-    public.extend([Attribute::Private(false), Attribute::Verify(true)]);
-    private.extend([
-        Attribute::Private(true),
-        Attribute::Sensitive(true),
-        Attribute::Extractable(false),
-        Attribute::Sign(true),
-    ]);
-    let mechanism = match algorithm {
-        Algorithm::P256 | Algorithm::P384 => {
-            let curve = if algorithm == Algorithm::P256 {
-                P256
-            } else {
-                P384
-            };
-            public.push(Attribute::EcParams(curve.to_vec()));
-            private.push(Attribute::Derive(true));
-            Mechanism::EccKeyPairGen
-        }
-        Algorithm::Rsa2048 | Algorithm::Rsa3072 => {
-            let bits = if algorithm == Algorithm::Rsa2048 {
-                2048_u64
-            } else {
-                3072
-            };
-            public.push(Attribute::ModulusBits(bits.into()));
-            public.push(Attribute::PublicExponent(vec![1, 0, 1]));
-            private.push(Attribute::Decrypt(true));
-            Mechanism::RsaPkcsKeyPairGen
-        }
-        _ => return None,
-    };
-    Some((mechanism, public, private))
-}
-
-/// Algorithm and SubjectPublicKeyInfo of a public key object.
-fn public_key(session: &Session, handle: ObjectHandle) -> Result<(Algorithm, Vec<u8>), HsmError> {
-    use AttributeType as Kind;
-    let wanted = [
-        Kind::KeyType,
-        Kind::EcParams,
-        Kind::EcPoint,
-        Kind::Modulus,
-        Kind::PublicExponent,
-    ];
-    let (mut kind, mut curve, mut point, mut modulus, mut exponent) =
-        (None, Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    for attribute in session.get_attributes(handle, &wanted)? {
-        match attribute {
-            Attribute::KeyType(value) => kind = Some(value),
-            Attribute::EcParams(value) => curve = value,
-            Attribute::EcPoint(value) => point = value,
-            Attribute::Modulus(value) => modulus = value,
-            Attribute::PublicExponent(value) => exponent = value,
-            _ => {}
-        }
+    fn generate_secret(
+        &self,
+        algorithm: SecretAlgorithm,
+        export: Export,
+    ) -> Result<StoredSecret, KeyError> {
+        let id = fresh_id()?;
+        let attributes = secret::attributes(algorithm, export, &id);
+        self.pool
+            .run(|session, _| secret::generate(session, algorithm, attributes.clone()))?;
+        Ok(self.stored_secret(algorithm, id))
     }
-    let (algorithm, template) = match kind {
-        Some(KeyType::EC) => {
-            let algorithm = match curve.as_slice() {
-                P256 => Algorithm::P256,
-                P384 => Algorithm::P384,
-                _ => return Err(HsmError::Unsupported),
-            };
-            // An OCTET STRING around the point, as the standard wants and not all modules do.
-            let bare = tlv::find(&point, 0x04)
-                .filter(|_| point.len() % 2 == 1 && point.get(2) == Some(&0x04));
-            (algorithm, tlv::object(0x86, bare.unwrap_or(&point)))
+
+    fn import_secret(
+        &self,
+        algorithm: SecretAlgorithm,
+        export: Export,
+        key: &[u8],
+    ) -> Result<StoredSecret, KeyError> {
+        if !algorithm.takes(key.len()) {
+            return Err(KeyError::Input);
         }
-        Some(KeyType::RSA) => {
-            let zeros = modulus.iter().take_while(|byte| **byte == 0).count();
-            let modulus = modulus.get(zeros..).unwrap_or_default();
-            let algorithm = match modulus.len() {
-                256 => Algorithm::Rsa2048,
-                384 => Algorithm::Rsa3072,
-                _ => return Err(HsmError::Unsupported),
-            };
-            let mut template = tlv::object(0x81, modulus);
-            tlv::write(&mut template, 0x82, &exponent);
-            (algorithm, template)
+        let id = fresh_id()?;
+        let mut attributes = secret::attributes(algorithm, export, &id);
+        attributes.push(Attribute::Value(key.to_vec()));
+        self.pool
+            .run(|session, _| Ok(session.create_object(&attributes).map(drop)?))?;
+        Ok(self.stored_secret(algorithm, id))
+    }
+
+    fn open_secret(&self, blob: &[u8]) -> Result<Arc<dyn SecretKey>, KeyError> {
+        let blob = secret::Blob::decode(blob).ok_or(KeyError::Input)?;
+        Ok(Arc::new(HsmSecret::new(self.pool.clone(), &blob)))
+    }
+
+    fn wrap_secret(&self, wrapping: &[u8], key: &[u8]) -> Result<Vec<u8>, KeyError> {
+        let wrapping = secret::Blob::decode(wrapping).ok_or(KeyError::Input)?;
+        let key = secret::Blob::decode(key).ok_or(KeyError::Input)?;
+        if !wrapping.algorithm.wraps() {
+            return Err(KeyError::Unsupported);
         }
-        _ => return Err(HsmError::Unsupported),
-    };
-    let info = public_key_info(algorithm, &template).ok_or(HsmError::Unsupported)?;
-    Ok((algorithm, info))
+        Ok(self.pool.run(|session, _| {
+            let wrapping = object::handle(session, ObjectClass::SECRET_KEY, &wrapping.id)?;
+            let key = object::handle(session, ObjectClass::SECRET_KEY, &key.id)?;
+            Ok(session.wrap_key(&Mechanism::AesKeyWrap, wrapping, key)?)
+        })?)
+    }
+
+    fn unwrap_secret(
+        &self,
+        wrapping: &[u8],
+        wrapped: &[u8],
+        algorithm: SecretAlgorithm,
+        export: Export,
+    ) -> Result<StoredSecret, KeyError> {
+        let wrapping = secret::Blob::decode(wrapping).ok_or(KeyError::Input)?;
+        if !wrapping.algorithm.wraps() {
+            return Err(KeyError::Unsupported);
+        }
+        let len = wrapped.len().checked_sub(8).ok_or(KeyError::Mismatch)?;
+        if len < 16 || !len.is_multiple_of(8) {
+            return Err(KeyError::Mismatch);
+        }
+        let id = fresh_id()?;
+        let attributes = secret::attributes(algorithm, export, &id);
+        self.pool.run(|session, _| {
+            let wrapping = object::handle(session, ObjectClass::SECRET_KEY, &wrapping.id)?;
+            let made = session
+                .unwrap_key(&Mechanism::AesKeyWrap, wrapping, wrapped, &attributes)
+                .map_err(|error| secret::mismatch(session, error))?;
+            if algorithm.takes(len) {
+                return Ok(());
+            }
+            session.destroy_object(made)?;
+            Err(HsmError::Input)
+        })?;
+        Ok(self.stored_secret(algorithm, id))
+    }
+
+    fn destroy_secret(&self, blob: &[u8]) {
+        let Some(blob) = secret::Blob::decode(blob) else {
+            return;
+        };
+        // What fails here is left behind, for its owner to find by its label.
+        let _ = self.pool.run(|session, _| {
+            let handle = object::handle(session, ObjectClass::SECRET_KEY, &blob.id)?;
+            Ok(session.destroy_object(handle)?)
+        });
+    }
 }

@@ -186,7 +186,18 @@ fn pkcs11(store: &KeyStore) -> Result<Arc<dyn keystore::KeyStore>, String> {
         .module_path
         .clone()
         .ok_or("the URI has no module-path")?;
-    let pin = match pin_file {
+    if uri.pin_value.is_some() {
+        return Err(
+            "a PIN does not belong into the configuration; use pin-file, or pin-source in the URI"
+                .into(),
+        );
+    }
+    // RFC 7512, 2.4: a file by its path or as a `file:` URI.
+    let source = uri.pin_source.as_ref().map(|source| {
+        let path = source.strip_prefix("file:").unwrap_or(source);
+        std::path::PathBuf::from(path.strip_prefix("//").unwrap_or(path))
+    });
+    let pin = match pin_file.as_ref().or(source.as_ref()) {
         Some(file) => {
             let bytes = secret(file)?;
             let text = std::str::from_utf8(&bytes)
@@ -221,4 +232,49 @@ fn secret(path: &std::path::Path) -> Result<zeroize::Zeroizing<Vec<u8>>, String>
         bytes.pop();
     }
     Ok(bytes)
+}
+
+#[cfg(all(test, feature = "pkcs11"))]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn where_an_hsm_pin_may_stand() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("pin");
+        std::fs::write(&file, "1234\n").unwrap();
+        std::fs::set_permissions(&file, PermissionsExt::from_mode(0o600)).unwrap();
+        let check = |query: &str| {
+            let store = KeyStore::Pkcs11 {
+                name: "hsm".into(),
+                uri: format!("pkcs11:token=t?module-path=/no/module&{query}"),
+                pin_file: None,
+                sessions: 1,
+                danger_spend_last_try: false,
+            };
+            pkcs11(&store).map(drop)
+        };
+        let path = file.display();
+        for good in [
+            format!("pin-source={path}"),
+            format!("pin-source=file:{path}"),
+        ] {
+            check(&good).unwrap();
+        }
+        check(&format!("pin-source=file://{path}")).unwrap();
+        assert!(
+            check("pin-source=/no/file")
+                .unwrap_err()
+                .contains("/no/file")
+        );
+        assert!(check("pin-value=1234").unwrap_err().contains("pin-file"));
+        std::fs::set_permissions(&file, PermissionsExt::from_mode(0o644)).unwrap();
+        assert!(
+            check(&format!("pin-source={path}"))
+                .unwrap_err()
+                .contains("chmod")
+        );
+    }
 }
