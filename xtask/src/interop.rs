@@ -1,14 +1,18 @@
 //! Foreign programs as judges: each a folder of interop/ with run.sh and, where a case cannot pass, skips.toml.
 
-use std::process::{Command, Stdio};
+use std::{
+    process::{Command, Stdio},
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use crate::stage::{cargo, need, output, root, succeed};
 
 type Proof = Result<String, String>;
 
 /// The stages of `cargo xtask interop`.
-pub(crate) const NAMES: [&str; 10] = [
+pub(crate) const NAMES: [&str; 11] = [
     "vpcd",
+    "readers",
     "opensc",
     "swtpm",
     "softhsm",
@@ -27,6 +31,45 @@ pub(crate) fn vpcd() -> Proof {
     vpcd_needs()?;
     build("pcsc,vpcd", "pcsc")?;
     judge("pcscd")
+}
+
+/// A daemon whose readers fail, one after the other, under load.
+pub(crate) fn readers() -> Proof {
+    vpcd_needs()?;
+    let mut build = cargo();
+    build.args(["test", "--quiet", "--no-run", "--package", "gosed"]);
+    succeed(build.args(["--features", "__judges", "--test", "readers"]))?;
+    judge("readers")
+}
+
+/// The same for minutes, by the figures of a quiet machine.
+pub(crate) fn readers_long() -> Proof {
+    long(readers)
+}
+
+/// HSM: more signatures than 16 bits count in one session, and so many operations everywhere.
+pub(crate) fn contract_long() -> Proof {
+    long(contract)
+}
+
+/// Runs a stage with what tells the judges to take their time.
+fn long(stage: fn() -> Proof) -> Proof {
+    LONG.store(true, Ordering::SeqCst);
+    let proof = stage();
+    LONG.store(false, Ordering::SeqCst);
+    proof
+}
+
+static LONG: AtomicBool = AtomicBool::new(false);
+
+/// A judge's script.
+fn script(folder: &str) -> Command {
+    let mut script = Command::new(root().join("interop").join(folder).join("run.sh"));
+    script.current_dir(root()).stdin(Stdio::null());
+    if LONG.load(Ordering::SeqCst) {
+        script.env("GOSE_TEST_LONG", "1");
+    }
+    script
 }
 
 /// One node with elements of every kind.
@@ -152,12 +195,7 @@ fn build(features: &str, test: &str) -> Result<(), String> {
 
 /// Runs a judge; gives its closing line.
 fn judge(folder: &str) -> Proof {
-    let script = root().join("interop").join(folder).join("run.sh");
-    let shown = output(
-        Command::new(script)
-            .current_dir(root())
-            .stdin(Stdio::null()),
-    )?;
+    let shown = output(&mut script(folder))?;
     for line in shown.lines() {
         println!("    {line}");
     }
@@ -179,12 +217,7 @@ pub(crate) fn contract() -> Proof {
         ("pkcs11", "pkcs11", "softhsm"),
     ] {
         build(features, test)?;
-        let script = root().join("interop").join(folder).join("run.sh");
-        shown += &output(
-            Command::new(script)
-                .current_dir(root())
-                .stdin(Stdio::null()),
-        )?;
+        shown += &output(&mut script(folder))?;
     }
     let rows: Vec<_> = shown.lines().filter(|line| line.contains(ROW)).collect();
     for row in &rows {

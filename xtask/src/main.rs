@@ -60,6 +60,11 @@ const TEST: &[Stage] = &[
         interop::vpcd,
     ),
     Stage::new(
+        "readers",
+        "a card that is pulled, mute, slow or lies, and pcscd killed: errors there alone, back in time",
+        interop::readers,
+    ),
+    Stage::new(
         "opensc",
         "stock OpenSC uses a node's elements through gose reader: lists, signs, decrypts, agrees",
         interop::opensc,
@@ -122,6 +127,16 @@ const SOAK: &[Stage] = &[
         "fuzz-long",
         "no input of ten CPU minutes a target crashes a parser",
         fuzz::long,
+    ),
+    Stage::new(
+        "readers-long",
+        "the same with a minute of silence: the others' p99 at most 1.2 times what it was",
+        interop::readers_long,
+    ),
+    Stage::new(
+        "contract-long",
+        "10,000 operations on every kind of element, 70,000 signatures in one session of an HSM",
+        interop::contract_long,
     ),
     Stage::new(
         "kill",

@@ -26,7 +26,7 @@ pub(crate) fn secrets(store: &dyn KeyStore, algorithms: &[SecretAlgorithm]) {
         assert_eq!(again.algorithm(), algorithm);
         two_handles(&made.key, &again);
         store.destroy_secret(&made.blob);
-        let bytes: Vec<u8> = (0..algorithm.key_len()).map(|at| at as u8).collect();
+        let bytes: Vec<u8> = (0_u8..).take(algorithm.key_len()).collect();
         let import = |store: &dyn KeyStore| {
             let taken = store.import_secret(algorithm, Export::Never, &bytes);
             taken.unwrap().key
@@ -63,7 +63,7 @@ fn two_handles(first: &Arc<dyn SecretKey>, second: &Arc<dyn SecretKey>) {
 }
 
 fn same_bytes(key: &Arc<dyn SecretKey>, judge: &Arc<dyn SecretKey>) {
-    let long: Vec<u8> = (0..5000_u32).map(|at| at as u8).collect();
+    let long: Vec<u8> = (0..=255_u8).cycle().take(5000).collect();
     for len in [0, 1, 15, 16, 17, 64, 1023, 1024, 1025, 3000, 5000] {
         let data = &long[..len];
         if key.algorithm() == SecretAlgorithm::HmacSha256 {

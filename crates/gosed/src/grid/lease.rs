@@ -260,6 +260,11 @@ impl Lease {
         let complete = done.len() == count && done.iter().flatten().all(|outcome| outcome.expected);
         ran.done.extend(done);
         if let Some(error) = failed {
+            if matches!(error, ElementError::Timeout(_)) {
+                // When the call comes back the element is powered down.
+                self.atr = None;
+                self.firewall.forget();
+            }
             ran.refused = Some(error.into());
         } else if !complete {
             ran.refused = None;

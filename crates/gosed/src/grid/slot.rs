@@ -3,7 +3,10 @@
 use std::{
     fmt,
     path::Path,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -71,6 +74,8 @@ pub(super) struct Slot {
     spec: Spec,
     occupancy: Mutex<Occupancy>,
     freed: Notify,
+    /// A call to the element outlived its time limit and has not come back.
+    quarantined: AtomicBool,
 }
 
 enum Occupancy {
@@ -101,6 +106,7 @@ impl Slot {
             spec,
             occupancy: Mutex::new(Occupancy::Free(None)),
             freed: Notify::new(),
+            quarantined: AtomicBool::new(false),
         })
     }
 
@@ -158,6 +164,9 @@ impl Slot {
     fn take(&self, peer: &Peer) -> Result<Option<Box<dyn SecureElement>>, Refusal> {
         let mut occupancy = self.occupancy();
         match &mut *occupancy {
+            Occupancy::Held { .. } | Occupancy::Released { .. } if self.is_quarantined() => {
+                Err(ElementError::Mute.into())
+            }
             Occupancy::Held { sid, .. } | Occupancy::Released { sid } => {
                 tracing::info!(peer = %peer, seid = %self.spec.seid, holder = %sid, "refused: in use");
                 Err(Refusal::InUse)
@@ -180,8 +189,28 @@ impl Slot {
         })
     }
 
+    /// The element does not answer: nobody waits for it until the call that hangs comes back.
+    pub(super) fn quarantine(&self) {
+        if !self.quarantined.swap(true, Ordering::SeqCst) {
+            tracing::warn!(seid = %self.spec.seid, slot = self.id.0, "the element does not answer: quarantined");
+            self.freed.notify_waiters();
+        }
+    }
+
+    pub(super) fn is_quarantined(&self) -> bool {
+        self.quarantined.load(Ordering::SeqCst)
+    }
+
+    /// The call that hung came back; the element was powered down after it.
+    pub(super) fn returned(&self) {
+        if self.quarantined.swap(false, Ordering::SeqCst) {
+            tracing::info!(seid = %self.spec.seid, slot = self.id.0, "the element is back from quarantine, reset");
+        }
+    }
+
     /// Unlocks the slot. The element must be powered down.
     pub(super) fn free(&self, element: Option<Box<dyn SecureElement>>) {
+        self.returned();
         let element = element.filter(|_| self.spec.runs != Runs::ThreadEachLease);
         *self.occupancy() = Occupancy::Free(element);
         self.freed.notify_waiters();
@@ -231,7 +260,7 @@ impl Slot {
     /// Waits until the element is free, or it is certain that another session holds it: one whose peer has not
     /// closed. What an ended session leaves behind takes as long as the element needs to be powered down.
     pub(super) async fn settled(&self) {
-        if let Some((holder, evictions)) = self.held() {
+        if let Some((holder, evictions)) = self.held().filter(|_| !self.is_quarantined()) {
             let is_held = |slot: &Self| slot.held().is_some_and(|(sid, _)| sid == holder);
             tokio::select! {
                 biased;
@@ -243,8 +272,10 @@ impl Slot {
                 self.freed_by(holder).await;
             }
         }
-        self.freed_where(|slot| slot.holder().is_none() || slot.held().is_some())
-            .await;
+        self.freed_where(|slot| {
+            slot.holder().is_none() || slot.held().is_some() || slot.is_quarantined()
+        })
+        .await;
     }
 
     fn held(&self) -> Option<(Sid, Arc<Evictions>)> {

@@ -214,7 +214,7 @@ async fn a_mute_element_disturbs_nobody_else() {
     drop(mute);
     assert_eq!(
         world.open(&world.peer("root"), "A").err(),
-        Some(Refusal::InUse)
+        Some(ElementError::Mute.into())
     );
     world.open(&alice, "B").unwrap().power_on().await.unwrap();
     tokio::time::timeout(Duration::from_secs(5), async {
@@ -283,6 +283,38 @@ async fn an_element_that_does_not_come_back_is_not_waited_for_for_ever() {
     let (refused, after) = waiting(&world, &world.peer("root")).await;
     assert_eq!(refused.err(), Some(Refusal::InUse));
     assert!(after >= RELEASE, "{after:?}");
+}
+
+#[tokio::test]
+async fn an_element_that_hangs_is_quarantined_until_it_comes_back() {
+    let world = world(Runs::Thread, Duration::from_millis(500));
+    let mut lease = world.open(&world.peer("alice"), "A").unwrap();
+    lease.power_on().await.unwrap();
+    let ran = lease.run(script(&[PIV])).await;
+    assert_eq!(ran.refused, Some(ElementError::Timeout(0).into()));
+    // Neither its holder nor others wait for it; other elements are as they were.
+    let start = Instant::now();
+    let mute: Refusal = ElementError::Mute.into();
+    assert_eq!(lease.power_on().await.err(), Some(mute.clone()));
+    assert_eq!(
+        world.open(&world.peer("root"), "A").err(),
+        Some(mute.clone())
+    );
+    assert_eq!(
+        waiting(&world, &world.peer("root")).await.0.err(),
+        Some(mute)
+    );
+    assert!(start.elapsed() < LOOK, "{:?}", start.elapsed());
+    // It comes back, is powered down, and begins afresh.
+    let back = async {
+        while lease.power_on().await.is_err() {
+            tokio::task::yield_now().await
+        }
+    };
+    tokio::time::timeout(RELEASE, back).await.unwrap();
+    assert_eq!(world.take_log(), "on 00A40400 off on");
+    let ran = lease.run(script(&["00200080"])).await;
+    assert!(matches!(ran.refused, Some(Refusal::Forbidden(_))));
 }
 
 #[tokio::test]

@@ -21,6 +21,7 @@ use super::{
 /// The handle of an element's thread. When it is dropped the thread powers the element down, puts it
 /// back into its slot, unlocks the slot and ends.
 pub(super) struct Worker {
+    slot: Arc<Slot>,
     jobs: mpsc::SyncSender<Job>,
     progress: Arc<AtomicU64>,
     timeout: Duration,
@@ -55,6 +56,7 @@ impl Worker {
             });
         match spawned {
             Ok(_) => Ok(Self {
+                slot,
                 jobs,
                 progress,
                 timeout,
@@ -86,6 +88,9 @@ impl Worker {
 
     /// Waits as long as the element goes on answering APDUs, each within the time limit.
     async fn ask<T>(&self, job: impl FnOnce(oneshot::Sender<T>) -> Job) -> Result<T, ElementError> {
+        if self.slot.is_quarantined() {
+            return Err(ElementError::Mute);
+        }
         let (answer, mut wait) = oneshot::channel();
         // A full inbox means that an earlier job outlived its time limit.
         self.jobs
@@ -98,6 +103,12 @@ impl Worker {
                 Err(_) => {
                     let now = self.progress.load(Ordering::Relaxed);
                     if now == seen {
+                        self.slot.quarantine();
+                        wait.close();
+                        if let Ok(answer) = wait.try_recv() {
+                            self.slot.returned();
+                            return Ok(answer);
+                        }
                         let seconds = u32::try_from(self.timeout.as_secs()).unwrap_or(u32::MAX);
                         return Err(ElementError::Timeout(seconds));
                     }
@@ -123,20 +134,25 @@ fn work(
             progress,
         });
     while let Ok(job) = inbox.recv() {
-        match (job, &mut element) {
-            (Job::PowerOn(answer), Ok(element)) => drop(answer.send(element.power_on())),
-            (Job::Reset(warm, answer), Ok(element)) => drop(answer.send(element.reset(warm))),
-            (Job::Run(script, answer), Ok(element)) => drop(answer.send(element.drive(&script))),
+        let waited_for = match (job, &mut element) {
+            (Job::PowerOn(answer), Ok(element)) => answer.send(element.power_on()).is_ok(),
+            (Job::Reset(warm, answer), Ok(element)) => answer.send(element.reset(warm)).is_ok(),
+            (Job::Run(script, answer), Ok(element)) => answer.send(element.drive(&script)).is_ok(),
             (Job::PowerOn(answer) | Job::Reset(_, answer), Err(error)) => {
-                drop(answer.send(Err(error.clone())));
+                answer.send(Err(error.clone())).is_ok()
             }
             (Job::Run(_, answer), Err(error)) => {
                 let failed = Some(error.clone());
-                drop(answer.send(Outcomes {
-                    done: Vec::new(),
-                    failed,
-                }));
+                let done = Vec::new();
+                answer.send(Outcomes { done, failed }).is_ok()
             }
+        };
+        // Nobody knows what the element did after its time limit: it begins afresh.
+        if !waited_for && slot.is_quarantined() {
+            if let Ok(element) = &mut element {
+                element.power_off();
+            }
+            slot.returned();
         }
     }
     if let Ok(element) = &mut element {
