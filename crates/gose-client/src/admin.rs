@@ -21,6 +21,13 @@ pub enum Action {
     },
     /// Lists the virtual machines that run: one's own, or all for the operator.
     VmList,
+    /// Tells a grid the newest generations of a hypervisor's virtual machines.
+    Generations {
+        /// The SHA-256 of `hv-ca`'s SubjectPublicKeyInfo, hexadecimal.
+        hypervisor: String,
+        /// At most some hundred, for the bound of a message.
+        generations: Vec<VmGeneration>,
+    },
     /// Tells what an element was used for since its node started.
     ElementUse {
         /// The element.
@@ -58,6 +65,11 @@ pub enum Answer {
         /// In the order of their UUIDs.
         vms: Vec<Vm>,
     },
+    /// The generations are kept, but for those that were known newer.
+    Generations {
+        /// What is known of those.
+        newer: Vec<VmGeneration>,
+    },
     /// What an element was used for.
     Use(ElementUse),
     /// Nothing was done.
@@ -67,6 +79,16 @@ pub enum Answer {
         /// The next step, for people.
         text: String,
     },
+}
+
+/// The newest generation of a virtual machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct VmGeneration {
+    /// Its UUID.
+    pub uuid: String,
+    /// Counts its starts.
+    pub generation: u64,
 }
 
 /// A virtual machine that runs.
@@ -213,6 +235,17 @@ mod tests {
             r#"{"action":"vm-create","image":"demo","seid":["SE1"],"arguments":[]}"#,
         );
         check(&Action::VmList, r#"{"action":"vm-list"}"#);
+        let generations = Action::Generations {
+            hypervisor: "AB".to_owned(),
+            generations: vec![VmGeneration {
+                uuid: "U".to_owned(),
+                generation: 2,
+            }],
+        };
+        check(
+            &generations,
+            r#"{"action":"generations","hypervisor":"AB","generations":[{"uuid":"U","generation":2}]}"#,
+        );
         let unknown = r#"{"action":"vm-create","image":"demo","root":true}"#;
         assert!(serde_json::from_str::<Action>(unknown).is_err());
     }

@@ -1,6 +1,6 @@
 //! `gose-admin/1`: actions are parsed, authorised, executed, answered; in this order, default deny.
 
-use std::{pin::Pin, sync::Arc, time::Duration};
+use std::{fmt, pin::Pin, sync::Arc, time::Duration};
 
 use gose_client::admin::{self, Action, Answer, ElementUse, Refusal};
 use tokio::{
@@ -9,6 +9,7 @@ use tokio::{
 };
 
 use crate::{
+    generations::Told,
     grid::{Counted, Grid, Peer},
     hypervisor::{self, Middleware},
     listen::{BoxedStream, Connection, Handler},
@@ -21,6 +22,7 @@ const IDLE: Duration = Duration::from_secs(60);
 pub struct AdminHandler {
     grid: Arc<Grid>,
     middleware: Option<Arc<Middleware>>,
+    told: Option<Arc<Told>>,
 }
 
 /// Why an action is refused: what the caller is told, and what the log is told.
@@ -35,10 +37,18 @@ pub(crate) fn denied<T>(reason: Refusal, cause: impl Into<String>) -> Result<T, 
 }
 
 impl AdminHandler {
-    /// For a node, with its hypervisor role where it has one.
+    /// For a node, with its hypervisor role where it has one, and what hypervisors tell it where they may.
     #[must_use]
-    pub fn new(grid: Arc<Grid>, middleware: Option<Arc<Middleware>>) -> Self {
-        Self { grid, middleware }
+    pub fn new(
+        grid: Arc<Grid>,
+        middleware: Option<Arc<Middleware>>,
+        told: Option<Arc<Told>>,
+    ) -> Self {
+        Self {
+            grid,
+            middleware,
+            told,
+        }
     }
 
     async fn converse(&self, mut connection: Connection) -> Result<(), admin::AdminError> {
@@ -73,11 +83,11 @@ impl AdminHandler {
         };
         match self.perform(peer, &action) {
             Ok(answer) => {
-                tracing::info!(peer = %peer, ?action, "management: done");
+                tracing::info!(peer = %peer, action = %Brief(&action), "management: done");
                 answer
             }
             Err(Denied { reason, cause }) => {
-                tracing::warn!(peer = %peer, ?action, reason = cause, "management: refused");
+                tracing::warn!(peer = %peer, action = %Brief(&action), reason = cause, "management: refused");
                 refused(reason)
             }
         }
@@ -86,6 +96,16 @@ impl AdminHandler {
     fn perform(&self, peer: &Peer, action: &Action) -> Result<Answer, Denied> {
         match (action, &self.middleware) {
             (Action::ElementUse { seid }, _) => self.element_use(peer, seid),
+            (
+                Action::Generations {
+                    hypervisor,
+                    generations,
+                },
+                _,
+            ) => match &self.told {
+                Some(told) => told.take(&peer.names, hypervisor, generations),
+                None => denied(Refusal::Unauthorised, "this node has no [generations]"),
+            },
             (_, Some(middleware)) => hypervisor::perform(middleware, &peer.names, action),
             (_, None) => denied(Refusal::Unauthorised, "this node has no [hypervisor]"),
         }
@@ -105,6 +125,25 @@ impl AdminHandler {
             ))
         })?;
         Ok(Answer::Use(shown(&counted)))
+    }
+}
+
+/// An action as the log shows it: without long lists.
+struct Brief<'a>(&'a Action);
+
+impl fmt::Display for Brief<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Action::Generations {
+                hypervisor,
+                generations,
+            } => write!(
+                f,
+                "Generations of {} machines of {hypervisor}",
+                generations.len()
+            ),
+            action => write!(f, "{action:?}"),
+        }
     }
 }
 

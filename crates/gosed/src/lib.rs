@@ -5,6 +5,7 @@ pub mod admin;
 pub mod auth;
 pub mod config;
 pub mod demo;
+pub mod generations;
 pub mod grid;
 pub mod hypervisor;
 pub mod keys;

@@ -11,15 +11,15 @@ use std::{
 use arc_swap::ArcSwap;
 use gose_proto::identity::Generations;
 use rustix::process::{Resource, getrlimit, setrlimit};
-use tokio::task::JoinSet;
+use tokio::{sync::watch, task::JoinSet};
 
 use crate::{
-    config::{Config, ConfigError, TlsKey},
+    config::{Config, ConfigError, TlsKey, Unknown},
     grid::{Grid, Policy},
     keys::{self, KeyError},
     listen::{
         AdminShared, AdminSocket, Handler, Handlers, Listener, Sessions, Shared, Stop, Stopper,
-        admission::NoGenerations,
+        admission::{Sources, Tokens},
         tls::{self, Tls, TlsError},
     },
     metrics::Metrics,
@@ -35,7 +35,9 @@ pub struct Node {
     config: Config,
     grid: Arc<Grid>,
     handlers: Handlers,
-    tokens: Arc<dyn Generations + Send + Sync>,
+    tokens: Sources,
+    /// Tell when a generation changes.
+    changes: Vec<watch::Receiver<()>>,
     calls: Arc<Calls>,
     metrics: Arc<Metrics>,
     stopper: Stopper,
@@ -48,7 +50,7 @@ pub struct Running {
     sessions: Arc<Sessions>,
     shared: Option<Arc<Shared>>,
     handlers: Handlers,
-    tokens: Arc<dyn Generations + Send + Sync>,
+    tokens: Sources,
     calls: Arc<Calls>,
     metrics: Arc<Metrics>,
     roles: Roles,
@@ -105,7 +107,8 @@ impl Node {
             config,
             grid,
             handlers: Handlers::default(),
-            tokens: Arc::new(NoGenerations),
+            tokens: Sources::default(),
+            changes: Vec::new(),
             calls,
             metrics,
             stopper,
@@ -136,9 +139,20 @@ impl Node {
         self.handlers.register(alpn, handler);
     }
 
-    /// What is known about virtual machines' tokens.
-    pub fn know_tokens(&mut self, tokens: Arc<dyn Generations + Send + Sync>) {
-        self.tokens = tokens;
+    /// Something that knows virtual machines' tokens, beside what is known already, and tells when it knows more.
+    pub fn know_tokens(
+        &mut self,
+        tokens: Arc<dyn Generations + Send + Sync>,
+        changes: watch::Receiver<()>,
+    ) {
+        self.tokens.0.push(tokens);
+        self.changes.push(changes);
+    }
+
+    /// Calls to other nodes.
+    #[must_use]
+    pub fn calls(&self) -> &Arc<Calls> {
+        &self.calls
     }
 
     /// Listens.
@@ -165,6 +179,13 @@ impl Node {
         // The admin socket first: a key in an element needs it to be made.
         running.serve_admin(&self.config, &self.stop)?;
         running.serve_tls(&self.config, &self.stop).await?;
+        if let Some(shared) = &running.shared {
+            for changes in self.changes {
+                let cut = cut_outdated(shared.clone(), changes, self.stop.clone());
+                running.tasks.spawn(cut);
+            }
+        }
+        running.roles.publish(&self.config);
         if let Some(middleware) = &running.roles.middleware {
             crate::long_step(|| middleware.start_configured());
         }
@@ -268,7 +289,12 @@ impl Running {
             return Ok(None);
         };
         let identity = crate::long_step(|| keys::identity(&self.grid, section))?;
-        let tls = tls::load(section, &identity, &self.handlers, self.tokens.clone())?;
+        let generations = config.generations.as_ref();
+        let tokens = Tokens {
+            known: Arc::new(self.tokens.clone()),
+            refuse_unknown: generations.is_some_and(|told| told.unknown == Unknown::Refuse),
+        };
+        let tls = tls::load(section, &identity, &self.handlers, tokens)?;
         if let Some(calls) = &tls.calls {
             self.calls.replace(calls.clone());
         }
@@ -325,6 +351,22 @@ async fn review(shared: Arc<Shared>, stop: Stop) {
     }
 }
 
+/// Ends sessions of virtual machines of which a newer generation is known.
+async fn cut_outdated(shared: Arc<Shared>, mut changes: watch::Receiver<()>, mut stop: Stop) {
+    loop {
+        tokio::select! {
+            () = stop.stopped() => return,
+            changed = changes.changed() => if changed.is_err() { return },
+        }
+        let shared = shared.clone();
+        let again = move || {
+            let admission = shared.tls.load().admission.clone();
+            shared.sessions.verify_machines_again(&admission);
+        };
+        let _ = tokio::task::spawn_blocking(again).await;
+    }
+}
+
 /// Reads everything that a configuration names, as a start would, and listens nowhere.
 ///
 /// # Errors
@@ -333,7 +375,7 @@ pub fn check(path: &Path) -> Result<Config, StartError> {
     let config = Config::read(path)?;
     store::specs(&config, &Arc::default())?;
     if let Some(section) = &config.tls {
-        tls::admission(section, Arc::new(NoGenerations))?;
+        tls::admission(section, Tokens::default())?;
         tls::certificates(&section.certificate_file)?;
         if let TlsKey::File { file } = &section.key {
             tls::private_key(file)?;

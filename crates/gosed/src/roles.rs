@@ -5,9 +5,10 @@ use std::{sync::Arc, time::Duration};
 use crate::{
     admin::AdminHandler,
     auth::{EapChannel, Identity, Pool, Tuning},
-    config::{AuthenticationServer, Caller, Config, Text},
+    config::{AuthenticationServer, Caller, Config, SlotKind, Text},
+    generations::{Told, ToldError},
     grid::Grid,
-    hypervisor::{Middleware, MiddlewareError},
+    hypervisor::{Middleware, MiddlewareError, Publisher},
     keys::{self, KeyError},
     listen::{ADMIN, EAP},
     node::Node,
@@ -19,6 +20,10 @@ use crate::{
 pub struct Roles {
     /// `[hypervisor]`.
     pub middleware: Option<Arc<Middleware>>,
+    /// Tells remote grids the generations of this hypervisor's virtual machines.
+    pub publisher: Option<Publisher>,
+    /// `[generations]`: what hypervisors told this node.
+    pub told: Option<Arc<Told>>,
     /// `[authentication-server]`: its elements.
     pub pool: Option<Arc<Pool>>,
     /// `[authentication-server.radius]`, which listens already.
@@ -26,6 +31,18 @@ pub struct Roles {
 }
 
 impl Roles {
+    /// Tells the generations to every grid that has elements for this node, from now on.
+    pub fn publish(&self, config: &Config) {
+        let Some(publisher) = &self.publisher else {
+            return;
+        };
+        let nodes = config.slots.iter().filter_map(|slot| match &slot.kind {
+            SlotKind::Remote { node, .. } => Some(node.as_str()),
+            SlotKind::Software { .. } | SlotKind::Pcsc { .. } => None,
+        });
+        publisher.tell(&nodes.collect());
+    }
+
     /// Takes the RADIUS clients of another configuration; everything else stays as it was.
     ///
     /// # Errors
@@ -38,6 +55,10 @@ impl Roles {
         if let (Some(server), Some(section)) = (&self.radius, section) {
             server.reload(section)?;
         }
+        if let (Some(told), Some(section)) = (&self.told, &config.generations) {
+            told.reload(section)?;
+        }
+        self.publish(config);
         Ok(())
     }
 }
@@ -48,6 +69,9 @@ pub enum RoleError {
     /// `[hypervisor]`.
     #[error(transparent)]
     Hypervisor(#[from] MiddlewareError),
+    /// `[generations]`.
+    #[error(transparent)]
+    Generations(#[from] ToldError),
     /// `[authentication-server]`.
     #[error("[authentication-server] {0}")]
     AuthenticationServer(#[from] KeyError),
@@ -63,10 +87,18 @@ pub enum RoleError {
 /// [`RoleError`].
 pub fn take_up(node: &mut Node) -> Result<Roles, RoleError> {
     let middleware = hypervisor(node)?;
+    let told = node.config().generations.as_ref();
+    let told = told.map(Told::open).transpose()?.map(Arc::new);
     if let Some(middleware) = &middleware {
-        node.know_tokens(middleware.generations());
+        node.know_tokens(middleware.generations(), middleware.generation_changes());
     }
-    let admin = AdminHandler::new(node.grid().clone(), middleware.clone());
+    if let Some(told) = &told {
+        node.know_tokens(told.clone(), told.changes());
+    }
+    let publisher = middleware
+        .as_ref()
+        .map(|middleware| middleware.publisher(node.calls().clone()));
+    let admin = AdminHandler::new(node.grid().clone(), middleware.clone(), told.clone());
     node.register(ADMIN, Arc::new(admin));
     let server = node.config().authentication_server.clone();
     let mut radius = None;
@@ -94,6 +126,8 @@ pub fn take_up(node: &mut Node) -> Result<Roles, RoleError> {
     };
     Ok(Roles {
         middleware,
+        publisher,
+        told,
         pool,
         radius,
     })
@@ -106,6 +140,9 @@ pub fn take_up(node: &mut Node) -> Result<Roles, RoleError> {
 pub fn check(config: &Config) -> Result<(), RoleError> {
     if let Some(role) = &config.hypervisor {
         Middleware::check_files(role)?;
+    }
+    if let Some(section) = &config.generations {
+        Told::open(section)?;
     }
     if let Some(role) = &config.authentication_server {
         keys::secret(&role.pin)?;

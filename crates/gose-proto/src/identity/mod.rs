@@ -20,5 +20,5 @@ pub use certificate::{Certificate, CertificateError};
 pub use crypto::{Crypto, KeyHash, KeyHashError};
 pub use peer::{IssuerError, PeerIdentity, issuer_key};
 pub use spiffe::{SpiffeError, SpiffeId, VmName, is_trust_domain};
-pub use token::{Anchor, Generations, Place, TokenError, VerifiedToken, VmAuthToken};
+pub use token::{Anchor, Freshness, Generations, Place, TokenError, VerifiedToken, VmAuthToken};
 pub use vm::{HypervisorId, HypervisorIdError, VmId, VmIdError};

@@ -32,8 +32,8 @@ pub struct Anchor<'a> {
 
 /// What is known about the virtual machines' generations and about tokens taken back.
 pub trait Generations {
-    /// The newest generation seen of a virtual machine.
-    fn newest(&self, vm: VmId) -> Option<u64>;
+    /// The newest generation seen of a virtual machine of the hypervisor with this `hv-ca` key.
+    fn newest(&self, hypervisor: KeyHash, vm: VmId) -> Option<u64>;
 
     /// Whether the token with this serial number, issued by this `hv-ca` key, was taken back.
     fn is_revoked(&self, hypervisor: KeyHash, serial: &[u8]) -> bool;
@@ -311,7 +311,7 @@ impl<'a> VmAuthToken<'a> {
 
     fn check_generation(&self, known: &dyn Generations) -> Result<Freshness, TokenError> {
         let shown = self.binding.generation;
-        match known.newest(self.binding.vm) {
+        match known.newest(self.binding.hypervisor, self.binding.vm) {
             Some(newest) if shown < newest => Err(TokenError::Generation { shown, newest }),
             Some(_) => Ok(Freshness::Current),
             None => Ok(Freshness::Unknown),

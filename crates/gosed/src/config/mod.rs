@@ -5,6 +5,7 @@
 
 mod access;
 mod authentication_server;
+mod generations;
 mod hypervisor;
 mod key_store;
 mod limits;
@@ -24,6 +25,7 @@ use serde::{Deserialize, Serialize};
 
 pub use access::{Aid, AidRule, ByDefault, Caller, Filter, FilterRule, Name, Role, Seids, User};
 pub use authentication_server::{AuthenticationServer, Company, Reply, Service};
+pub use generations::{Generations, Publisher, Unknown};
 pub use hypervisor::{Called, Creator, Driver, Guest, Hypervisor, Image};
 pub use key_store::KeyStore;
 pub use limits::Limits;
@@ -56,6 +58,9 @@ pub struct Config {
     /// The hypervisor role.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hypervisor: Option<Hypervisor>,
+    /// What hypervisors tell about their virtual machines.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub generations: Option<Generations>,
     /// The authentication server's role.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub authentication_server: Option<AuthenticationServer>,
@@ -251,6 +256,9 @@ impl Config {
                 "[hypervisor], callers of [authentication-server] and radsec need [tls]".into(),
             );
         }
+        if self.generations.is_some() && self.listen.is_none() {
+            return fail("[generations] needs [listen]: hypervisors tell them there".into());
+        }
         if self.listen.is_some() && self.tls.is_none() {
             return fail("[listen] needs [tls]: RACS is never served without TLS".into());
         }
@@ -309,6 +317,9 @@ impl Config {
         }
         if let Some(hypervisor) = &mut self.hypervisor {
             hypervisor.paths().into_iter().for_each(against);
+        }
+        if let Some(generations) = &mut self.generations {
+            generations.paths().into_iter().for_each(against);
         }
         if let Some(server) = &mut self.authentication_server {
             server.paths().into_iter().for_each(against);

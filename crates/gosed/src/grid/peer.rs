@@ -11,6 +11,7 @@ use std::{
 };
 
 use gose_element::Seid;
+use gose_proto::identity::SpiffeId;
 use tokio::sync::Notify;
 
 use crate::{config::Name, store::Upstreams};
@@ -112,6 +113,18 @@ impl Names {
             Self::Certified(names) => names.contains(name),
             Self::Guest(bound) => bound.name == *name,
         }
+    }
+}
+
+impl Names {
+    /// Whether it is a virtual machine that showed its token.
+    #[must_use]
+    pub fn is_machine(&self) -> bool {
+        let of_machine = |name: &Name| match name {
+            Name::Uri(uri) => uri.parse::<SpiffeId>().is_ok_and(|id| id.vm().is_some()),
+            Name::CommonName(_) => false,
+        };
+        matches!(self, Self::Certified(names) if names.iter().any(of_machine))
     }
 }
 

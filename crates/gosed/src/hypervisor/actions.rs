@@ -62,7 +62,9 @@ fn authorise(
             }
         }
         Action::VmList => Ok(Authorised::List(creator)),
-        Action::ElementUse { .. } => denied(Refusal::Unknown, "not an action on virtual machines"),
+        Action::ElementUse { .. } | Action::Generations { .. } => {
+            denied(Refusal::Unknown, "not an action on virtual machines")
+        }
     }
 }
 

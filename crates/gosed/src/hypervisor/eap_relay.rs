@@ -1,16 +1,22 @@
 //! `gose-eap/1` between a guest and the authentication server: frame by frame up to EAP-Success, then
 //! bytes that nobody here reads.
 
-use std::{io, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use gose_proto::identity::eap_frames::{self, End, FrameError, Next};
+use rustls::{ClientConfig, pki_types::ServerName};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy_bidirectional},
+    net::TcpStream,
     time::timeout,
 };
+use tokio_rustls::{TlsConnector, client::TlsStream};
 
 /// Time for one frame in the lock-step.
 pub const STEP: Duration = Duration::from_secs(60);
+
+/// Time to connect to the authentication server, TLS included.
+const CONNECT: Duration = Duration::from_secs(10);
 
 /// How a relayed conversation ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +60,25 @@ pub enum FrameFault {
     /// No frame within 60 s.
     #[error("no frame within 60 s")]
     Slow,
+}
+
+/// The authentication server, where `gose-eap/1` of guests goes.
+pub(super) struct Upstream {
+    pub(super) node: String,
+    pub(super) name: ServerName<'static>,
+    pub(super) config: Arc<ClientConfig>,
+}
+
+impl Upstream {
+    pub(super) async fn connect(&self) -> io::Result<TlsStream<TcpStream>> {
+        let connect = async {
+            let tcp = TcpStream::connect(&self.node).await?;
+            tcp.set_nodelay(true)?;
+            let connector = TlsConnector::from(self.config.clone());
+            connector.connect(self.name.clone(), tcp).await
+        };
+        timeout(CONNECT, connect).await?
+    }
 }
 
 /// Relays a conversation until it ends. The server speaks first.

@@ -2,8 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::File,
-    io::{self, Write},
+    io,
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
 };
@@ -13,11 +12,17 @@ use gose_proto::{
     identity::{Generations, KeyHash, VmBinding, VmId},
 };
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use crate::store::durable;
 
 /// A small file, replaced as a whole.
 pub struct GenerationFile {
     path: PathBuf,
+    /// Whose virtual machines these are.
+    hypervisor: KeyHash,
     known: Mutex<Known>,
+    changed: watch::Sender<()>,
 }
 
 /// The file's content: JSON.
@@ -55,11 +60,11 @@ pub enum GenerationError {
 }
 
 impl GenerationFile {
-    /// Opens the file; one that is not there is empty.
+    /// Opens the file of the hypervisor with this `hv-ca` key; one that is not there is empty.
     ///
     /// # Errors
     /// [`GenerationError`].
-    pub fn open(path: &Path) -> Result<Self, GenerationError> {
+    pub fn open(path: &Path, hypervisor: KeyHash) -> Result<Self, GenerationError> {
         let known = match std::fs::read(path) {
             Ok(bytes) => {
                 serde_json::from_slice(&bytes).map_err(|cause| GenerationError::Damaged {
@@ -75,8 +80,24 @@ impl GenerationFile {
         };
         Ok(Self {
             path: path.to_owned(),
+            hypervisor,
             known: Mutex::new(known),
+            changed: watch::Sender::new(()),
         })
+    }
+
+    /// Every virtual machine and its newest generation.
+    #[must_use]
+    pub fn all(&self) -> Vec<(VmId, u64)> {
+        let known = self.known();
+        let read = |(uuid, generation): (&String, &u64)| Some((uuid.parse().ok()?, *generation));
+        known.generations.iter().filter_map(read).collect()
+    }
+
+    /// Tells of every change.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
     }
 
     /// The generation of a domain that starts now: one more than the last, durable before it is given.
@@ -117,21 +138,13 @@ impl GenerationFile {
             cause,
         })?;
         *known = next;
+        drop(known);
+        self.changed.send_replace(());
         Ok(value)
     }
 
-    /// Whole or not at all: a new file, made durable, takes the old one's name.
     fn write(&self, known: &Known) -> io::Result<()> {
-        let new = self.path.with_extension("new");
-        let mut file = File::create(&new)?;
-        file.write_all(&serde_json::to_vec_pretty(known)?)?;
-        file.sync_all()?;
-        std::fs::rename(&new, &self.path)?;
-        let directory = self
-            .path
-            .parent()
-            .filter(|path| !path.as_os_str().is_empty());
-        File::open(directory.unwrap_or_else(|| Path::new(".")))?.sync_all()
+        durable::replace(&self.path, &serde_json::to_vec_pretty(known)?)
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -140,8 +153,10 @@ impl GenerationFile {
 }
 
 impl Generations for GenerationFile {
-    fn newest(&self, vm: VmId) -> Option<u64> {
-        self.known().generations.get(&vm.to_string()).copied()
+    fn newest(&self, hypervisor: KeyHash, vm: VmId) -> Option<u64> {
+        let known = self.known();
+        let own = hypervisor == self.hypervisor;
+        own.then(|| known.generations.get(&vm.to_string()).copied())?
     }
 
     fn is_revoked(&self, hypervisor: KeyHash, serial: &[u8]) -> bool {
@@ -160,18 +175,22 @@ mod tests {
     use super::*;
 
     const VM: VmId = VmId([1; 16]);
+    const KEY: KeyHash = KeyHash([9; 32]);
 
     #[test]
     fn survives_a_restart() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("generations.json");
-        let file = GenerationFile::open(&path).unwrap();
-        assert_eq!(file.newest(VM), None);
+        let file = GenerationFile::open(&path, KEY).unwrap();
+        assert_eq!(file.newest(KEY, VM), None);
         assert_eq!(file.next(VM).unwrap(), 1);
         assert_eq!(file.next(VM).unwrap(), 2);
         file.revoke(KeyHash([2; 32]), &[3]).unwrap();
-        let again = GenerationFile::open(&path).unwrap();
-        assert_eq!(again.newest(VM), Some(2));
+        let again = GenerationFile::open(&path, KEY).unwrap();
+        assert_eq!(again.newest(KEY, VM), Some(2));
+        assert_eq!(again.all(), [(VM, 2)]);
+        // another hypervisor's machines are not this one's
+        assert_eq!(again.newest(KeyHash([8; 32]), VM), None);
         assert!(again.is_revoked(KeyHash([2; 32]), &[3]));
         assert!(!again.is_revoked(KeyHash([4; 32]), &[3]));
     }
@@ -179,9 +198,9 @@ mod tests {
     #[test]
     fn a_generation_that_is_not_durable_is_not_given() {
         let dir = tempfile::tempdir().unwrap();
-        let file = GenerationFile::open(&dir.path().join("gone/generations.json")).unwrap();
+        let file = GenerationFile::open(&dir.path().join("gone/generations.json"), KEY).unwrap();
         assert!(matches!(file.next(VM), Err(GenerationError::Io { .. })));
-        assert_eq!(file.newest(VM), None);
+        assert_eq!(file.newest(KEY, VM), None);
     }
 
     #[test]
@@ -189,7 +208,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("generations.json");
         std::fs::write(&path, "{").unwrap();
-        let refused = GenerationFile::open(&path);
+        let refused = GenerationFile::open(&path, KEY);
         assert!(matches!(refused, Err(GenerationError::Damaged { .. })));
     }
 }

@@ -1,55 +1,39 @@
 //! The secure middleware: every domain has its own channels, and through them its own elements.
 
 use std::{
-    collections::{BTreeMap, btree_map::Entry},
-    io,
+    collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use gose_client::{
-    guest::{JoinRecord, RecordError, Request},
+    guest::{JoinRecord, RecordError},
     tls::{EAP, Identity, RACS},
 };
-use gose_element::{Seid, drive::piv::Slot};
-use gose_proto::{
-    identity::{
-        Generations, VmId,
-        attach::{AttachError, Chain},
-    },
-    racs::Mode,
-};
-use rustls::{ClientConfig, ServerConfig, pki_types::ServerName, sign::SingleCertAndKey};
-use tokio::{
-    net::TcpStream,
-    sync::{OwnedSemaphorePermit, Semaphore},
-    task::JoinSet,
-    time::timeout,
-};
-use tokio_rustls::{TlsAcceptor, TlsConnector, server::TlsStream};
+use gose_element::Seid;
+use gose_proto::identity::{Generations, VmId};
+use rustls::sign::SingleCertAndKey;
+use tokio::{sync::watch, task::JoinSet, time::timeout};
 
+pub use super::start::{Creator, Listed, MiddlewareError, Start};
 use super::{
-    attach::{self, IdentityTokens},
+    channels::DomainSockets,
     domain::Domain,
-    driver::{Hypervisor, Processes, Socket, Sockets},
-    eap_relay,
-    generations::{GenerationError, GenerationFile},
+    driver::{Hypervisor, Processes, Sockets},
+    eap_relay::Upstream,
+    generations::GenerationFile,
     guest_tls::{self, GuestVerifier},
     namespace::Namespaces,
-    token::{IssueError, Subject, TokenIssuer},
+    publish::Publisher,
+    token::TokenIssuer,
 };
 use crate::{
     config::{self, Limits, Name},
-    grid::{Bound, Grid, Names, Peer},
-    keys::{self, KeyError},
-    listen::{Stop, racs, tls::TlsError, tls::certificates},
+    grid::{Bound, Grid},
+    keys,
+    listen::{Stop, tls::TlsError, tls::certificates},
+    store::Calls,
 };
-
-/// Sockets that one guest may have open at a time.
-const SOCKETS: usize = 32;
-
-/// Time to connect to the authentication server, TLS included.
-const CONNECT: Duration = Duration::from_secs(10);
 
 /// Time that a guest may take to end.
 const ENDING: Duration = Duration::from_secs(5);
@@ -59,110 +43,26 @@ const RETRY: Duration = Duration::from_secs(30);
 
 /// The hypervisor role of a node.
 pub struct Middleware {
-    grid: Arc<Grid>,
+    pub(super) grid: Arc<Grid>,
     config: config::Hypervisor,
-    limits: Limits,
+    pub(super) limits: Limits,
     issuer: Arc<TokenIssuer>,
     generations: Arc<GenerationFile>,
     identity: Identity,
     guest_anchors: Vec<Vec<u8>>,
-    upstream: Option<Upstream>,
+    pub(super) upstream: Option<Upstream>,
     driver: Box<dyn Hypervisor>,
     guests: Mutex<BTreeMap<VmId, Guest>>,
     creation: Mutex<()>,
-    stop: Stop,
-}
-
-/// Where `gose-eap/1` goes.
-struct Upstream {
-    node: String,
-    name: ServerName<'static>,
-    config: Arc<ClientConfig>,
+    pub(super) stop: Stop,
 }
 
 /// A guest that runs.
-struct Guest {
-    domain: Arc<Domain>,
+pub(super) struct Guest {
+    pub(super) domain: Arc<Domain>,
     bound: Arc<Bound>,
     creator: Creator,
-    tasks: Mutex<JoinSet<()>>,
-}
-
-/// Who had a guest created.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Creator {
-    /// The configuration, or the operator.
-    Operator,
-    /// A user.
-    User(Name),
-}
-
-/// A guest to start; whoever makes one has authorised it.
-#[derive(Debug, Clone)]
-pub struct Start {
-    /// The domain's UUID.
-    pub vm: VmId,
-    /// Its elements; the first one holds its key.
-    pub seids: Vec<Seid>,
-    /// What it runs.
-    pub command: Vec<String>,
-    /// Whose it is.
-    pub creator: Creator,
-    /// How many of the creator's may run, this one included.
-    pub quota: Option<u32>,
-}
-
-/// A guest that runs, for lists.
-#[derive(Debug, Clone)]
-pub struct Listed {
-    /// The domain's UUID.
-    pub vm: VmId,
-    /// Counts its starts.
-    pub generation: u64,
-    /// Its SPIFFE identifier.
-    pub id: String,
-    /// Its elements.
-    pub seids: Vec<Seid>,
-    /// Whose it is.
-    pub creator: Creator,
-}
-
-/// Why the hypervisor role does not start, or a guest does not.
-#[derive(Debug, thiserror::Error)]
-pub enum MiddlewareError {
-    /// Keys and secrets.
-    #[error("[hypervisor] {0}")]
-    Key(#[from] KeyError),
-    /// Certificates.
-    #[error("[hypervisor] {0}")]
-    Tls(#[from] TlsError),
-    /// Names and anchors.
-    #[error("[hypervisor] {0}")]
-    Client(#[from] gose_client::Error),
-    /// The token cannot be issued.
-    #[error(transparent)]
-    Issue(#[from] IssueError),
-    /// The generations.
-    #[error(transparent)]
-    Generation(#[from] GenerationError),
-    /// TLS towards the guest.
-    #[error("TLS towards guests: {0}")]
-    Rustls(#[from] rustls::Error),
-    /// The join record.
-    #[error("join record: {0}")]
-    Record(#[from] RecordError),
-    /// The guest runs already.
-    #[error("the virtual machine runs already")]
-    Running,
-    /// An element is bound to a guest that runs.
-    #[error("element {0} is bound to another virtual machine")]
-    Bound(Seid),
-    /// As many of the creator's guests run as may.
-    #[error("the creator's quota of {0} is used up")]
-    Quota(u32),
-    /// The driver could not start it.
-    #[error("the guest cannot be started: {0}")]
-    Driver(io::Error),
+    pub(super) tasks: Mutex<JoinSet<()>>,
 }
 
 impl Middleware {
@@ -204,7 +104,10 @@ impl Middleware {
             config::Driver::Namespace => Box::new(Namespaces::new(role.join_folder.clone())),
         };
         Ok(Arc::new(Self {
-            generations: Arc::new(GenerationFile::open(&role.generation_file)?),
+            generations: Arc::new(GenerationFile::open(
+                &role.generation_file,
+                issuer.key_hash(),
+            )?),
             guest_anchors: ders(&role.guest_anchor_files)?
                 .iter()
                 .map(|der| der.to_vec())
@@ -228,13 +131,11 @@ impl Middleware {
     /// [`MiddlewareError`].
     pub fn check_files(role: &config::Hypervisor) -> Result<(), MiddlewareError> {
         let hv_ca = certificates(&role.ca_certificate_file)?;
-        hv_ca
-            .first()
-            .map_or(Ok(()), |der| TokenIssuer::check_certificate(der))?;
+        let key = TokenIssuer::check_certificate(hv_ca.first().map_or(&[], |der| der))?;
         for file in &role.guest_anchor_files {
             certificates(file)?;
         }
-        GenerationFile::open(&role.generation_file)?;
+        GenerationFile::open(&role.generation_file, key)?;
         if let Some(pin) = &role.ca_key.pin {
             keys::secret(pin)?;
         }
@@ -251,6 +152,19 @@ impl Middleware {
     #[must_use]
     pub fn generations(&self) -> Arc<dyn Generations + Send + Sync> {
         self.generations.clone()
+    }
+
+    /// Tells of every change of [`Middleware::generations`].
+    #[must_use]
+    pub fn generation_changes(&self) -> watch::Receiver<()> {
+        self.generations.changes()
+    }
+
+    /// Tells remote grids the generations, once [`Publisher::tell`] says which.
+    #[must_use]
+    pub fn publisher(&self, calls: Arc<Calls>) -> Publisher {
+        let (generations, stop) = (self.generations.clone(), self.stop.clone());
+        Publisher::new(generations, self.issuer.key_hash(), calls, stop)
     }
 
     /// Starts the guests of the configuration; one that does not start is logged.
@@ -384,13 +298,7 @@ impl Middleware {
         let verifier = GuestVerifier::new(domain.clone(), self.generations.clone());
         let own = Arc::new(SingleCertAndKey::from(self.identity.certified_key()));
         let tls = guest_tls::server_config(verifier, own, &[RACS, EAP])?;
-        let sockets = DomainSockets(Arc::new(Channels {
-            middleware: self.clone(),
-            domain: domain.clone(),
-            bound: bound.clone(),
-            tls: Arc::new(tls),
-            permits: Arc::new(Semaphore::new(SOCKETS)),
-        }));
+        let sockets = DomainSockets::new(self.clone(), domain.clone(), bound.clone(), tls);
         let guest = Guest {
             domain,
             bound,
@@ -412,7 +320,7 @@ impl Middleware {
         ))
     }
 
-    fn guests(&self) -> MutexGuard<'_, BTreeMap<VmId, Guest>> {
+    pub(super) fn guests(&self) -> MutexGuard<'_, BTreeMap<VmId, Guest>> {
         lock(&self.guests)
     }
 }
@@ -451,157 +359,6 @@ async fn renew(domain: Arc<Domain>, every: Duration) {
     }
 }
 
-/// What one domain opens.
-struct DomainSockets(Arc<Channels>);
-
-struct Channels {
-    middleware: Arc<Middleware>,
-    domain: Arc<Domain>,
-    bound: Arc<Bound>,
-    tls: Arc<ServerConfig>,
-    permits: Arc<Semaphore>,
-}
-
-impl Sockets for DomainSockets {
-    fn serve(&self, request: Request, socket: Socket) -> bool {
-        let channels = self.0.clone();
-        let vm = channels.domain.vm();
-        let Ok(permit) = channels.permits.clone().try_acquire_owned() else {
-            tracing::warn!(%vm, "refused: the guest has too many sockets open");
-            return false;
-        };
-        let guests = channels.middleware.guests();
-        match guests.get(&vm) {
-            Some(guest) => {
-                let mut tasks = lock(&guest.tasks);
-                while tasks.try_join_next().is_some() {}
-                tasks.spawn(channels.clone().channel(request, socket, permit));
-                true
-            }
-            None => false,
-        }
-    }
-
-    fn ended(&self) {
-        let vm = self.0.domain.vm();
-        let mut guests = self.0.middleware.guests();
-        // A domain that was created again since is another one.
-        if let Entry::Occupied(guest) = guests.entry(vm)
-            && Arc::ptr_eq(&guest.get().domain, &self.0.domain)
-        {
-            guest.remove();
-        }
-    }
-}
-
-impl Channels {
-    async fn channel(
-        self: Arc<Self>,
-        request: Request,
-        socket: Socket,
-        permit: OwnedSemaphorePermit,
-    ) {
-        match request {
-            Request::Attach => {
-                let identities = self.clone();
-                if let Err(error) = attach::serve(socket, self.domain.clone(), identities).await {
-                    tracing::warn!(vm = %self.domain.vm(), %error, "attach channel closed");
-                }
-            }
-            Request::Session => self.session(socket).await,
-        }
-        drop(permit);
-    }
-
-    async fn session(&self, socket: Socket) {
-        let vm = self.domain.vm();
-        let limit = self.middleware.limits.handshake_timeout_s.duration();
-        let accepted = timeout(limit, TlsAcceptor::from(self.tls.clone()).accept(socket)).await;
-        let stream = match accepted {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => {
-                tracing::warn!(%vm, %error, "refused: handshake of a guest");
-                return;
-            }
-            Err(_) => {
-                tracing::warn!(%vm, "refused: the handshake of a guest took too long");
-                return;
-            }
-        };
-        match stream.get_ref().1.alpn_protocol() {
-            Some(protocol) if protocol == EAP => self.eap(stream).await,
-            _ => self.racs(stream).await,
-        }
-    }
-
-    /// The guest's own elements, local and remote; consecutive APDUs go upstream as one request.
-    async fn racs(&self, stream: TlsStream<Socket>) {
-        let Middleware {
-            grid, limits, stop, ..
-        } = &*self.middleware;
-        let peer = Peer::new(grid.new_sid(), Names::Guest(self.bound.clone()));
-        tracing::info!(peer = %peer, "guest session begins");
-        let ended = racs::serve(stream, grid, &peer, limits, Mode::Gather, stop.clone()).await;
-        tracing::info!(peer = %peer, reason = %ended, "guest session ended");
-    }
-
-    async fn eap(&self, mut stream: TlsStream<Socket>) {
-        let vm = self.domain.vm();
-        let Some(upstream) = &self.middleware.upstream else {
-            tracing::warn!(%vm, "refused: no authentication server is configured");
-            let _ = eap_relay::close(&mut stream).await;
-            return;
-        };
-        let mut server = match upstream.connect().await {
-            Ok(server) => server,
-            Err(error) => {
-                tracing::error!(%vm, node = %upstream.node, %error, "the authentication server cannot be reached");
-                let _ = eap_relay::close(&mut stream).await;
-                return;
-            }
-        };
-        match eap_relay::relay(&mut stream, &mut server).await {
-            Ok(relayed) => tracing::info!(%vm, ?relayed, "EAP conversation relayed"),
-            Err(error) => tracing::warn!(%vm, %error, "EAP conversation broke"),
-        }
-    }
-}
-
-impl IdentityTokens for Channels {
-    fn identity(&self, domain: &Domain) -> Result<Chain, AttachError> {
-        let vm = domain.vm();
-        let seid = *self.bound.seids.first().ok_or(AttachError::NoElement)?;
-        // The key is asked of the element itself, not of the guest.
-        let key = keys::public_key(&self.middleware.grid, seid, Slot::AUTHENTICATION);
-        let key = key.map_err(|error| {
-            tracing::warn!(%vm, %error, "no identity token: the guest's element shows no key");
-            AttachError::NoElement
-        })?;
-        let subject = Subject::Own(&key);
-        let issued = domain
-            .issuer()
-            .issue(vm, domain.generation(), subject, unix_now());
-        let issued = issued.map_err(|error| {
-            tracing::error!(%vm, %error, "no identity token");
-            AttachError::Element
-        })?;
-        tracing::info!(%vm, serial = %issued.serial, "identity token issued");
-        Ok(issued.chain)
-    }
-}
-
-impl Upstream {
-    async fn connect(&self) -> io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
-        let connect = async {
-            let tcp = TcpStream::connect(&self.node).await?;
-            tcp.set_nodelay(true)?;
-            let connector = TlsConnector::from(self.config.clone());
-            connector.connect(self.name.clone(), tcp).await
-        };
-        timeout(CONNECT, connect).await?
-    }
-}
-
 /// Seconds since 1970.
 #[must_use]
 pub fn unix_now() -> i64 {
@@ -611,6 +368,6 @@ pub fn unix_now() -> i64 {
     })
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

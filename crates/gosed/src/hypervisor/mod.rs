@@ -5,6 +5,7 @@
 
 mod actions;
 pub mod attach;
+mod channels;
 pub mod domain;
 pub mod driver;
 pub mod eap_relay;
@@ -14,8 +15,11 @@ pub mod key;
 pub mod middleware;
 pub mod namespace;
 pub mod process;
+mod publish;
+mod start;
 pub mod token;
 pub mod vif;
 
 pub(crate) use actions::perform;
 pub use middleware::{Middleware, MiddlewareError};
+pub use publish::Publisher;

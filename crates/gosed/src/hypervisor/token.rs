@@ -109,12 +109,13 @@ impl TokenIssuer {
         })
     }
 
-    /// Checks that a certificate is made as an `hv-ca`'s must be.
+    /// Checks that a certificate is made as an `hv-ca`'s must be; gives the name of its key.
     ///
     /// # Errors
     /// [`IssueError::Certificate`], [`IssueError::Profile`].
-    pub fn check_certificate(der: &[u8]) -> Result<(), IssueError> {
-        names(der).map(drop)
+    pub fn check_certificate(der: &[u8]) -> Result<KeyHash, IssueError> {
+        names(der)?;
+        Ok(KeyHash::of(Certificate::parse(der)?.public_key(), &AwsLc))
     }
 
     /// The name of the `hv-ca` key: ID_HV.
@@ -271,7 +272,7 @@ fn names(der: &[u8]) -> Result<(String, HypervisorId), IssueError> {
 struct Nothing;
 
 impl Generations for Nothing {
-    fn newest(&self, _vm: VmId) -> Option<u64> {
+    fn newest(&self, _hypervisor: KeyHash, _vm: VmId) -> Option<u64> {
         None
     }
     fn is_revoked(&self, _hypervisor: KeyHash, _serial: &[u8]) -> bool {

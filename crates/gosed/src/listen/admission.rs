@@ -4,7 +4,8 @@ use std::{collections::HashSet, fmt, sync::Arc};
 
 use gose_client::identity::{AwsLc, PeerError, peer_identity};
 use gose_proto::identity::{
-    Anchor, Certificate, Generations, KeyHash, PeerIdentity, Place, TokenError, VmAuthToken, VmId,
+    Anchor, Certificate, Freshness, Generations, KeyHash, PeerIdentity, Place, TokenError,
+    VmAuthToken, VmId,
 };
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme,
@@ -24,7 +25,26 @@ pub struct Admission {
     /// The keys of the users' authorities.
     user_keys: HashSet<KeyHash>,
     trust_domain: Option<String>,
-    tokens: Arc<dyn Generations + Send + Sync>,
+    tokens: Tokens,
+}
+
+/// What is known about tokens of virtual machines.
+#[derive(Clone)]
+pub struct Tokens {
+    /// Generations, and what was taken back.
+    pub known: Arc<dyn Generations + Send + Sync>,
+    /// Whether a token is refused whose virtual machine has no generation here.
+    pub refuse_unknown: bool,
+}
+
+impl Default for Tokens {
+    /// Nothing is known, and that matters to nobody.
+    fn default() -> Self {
+        Self {
+            known: Arc::new(Sources::default()),
+            refuse_unknown: false,
+        }
+    }
 }
 
 /// A peer that was let in.
@@ -45,22 +65,29 @@ pub enum AdmissionError {
     /// A VM-Auth-Token that does not count here.
     #[error("VM-Auth-Token: {0}")]
     Token(#[from] TokenError),
+    /// Nobody told a generation of its virtual machine.
+    #[error(
+        "VM-Auth-Token: its generation is unknown here, and [generations] unknown = \"refuse\""
+    )]
+    UnknownGeneration,
     /// Tokens and SPIFFE identifiers need `trust-domain`.
     #[error("a VM-Auth-Token, but [tls] trust-domain is not configured")]
     NoTrustDomain,
 }
 
-/// Nothing is known about generations of virtual machines.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct NoGenerations;
+/// What several sources know, taken together; the newest generation counts.
+#[derive(Clone, Default)]
+pub struct Sources(pub Vec<Arc<dyn Generations + Send + Sync>>);
 
-impl Generations for NoGenerations {
-    fn newest(&self, _vm: VmId) -> Option<u64> {
-        None
+impl Generations for Sources {
+    fn newest(&self, hypervisor: KeyHash, vm: VmId) -> Option<u64> {
+        let newest = |source: &Arc<dyn Generations + Send + Sync>| source.newest(hypervisor, vm);
+        self.0.iter().filter_map(newest).max()
     }
 
-    fn is_revoked(&self, _hypervisor: KeyHash, _serial: &[u8]) -> bool {
-        false
+    fn is_revoked(&self, hypervisor: KeyHash, serial: &[u8]) -> bool {
+        let mut sources = self.0.iter();
+        sources.any(|source| source.is_revoked(hypervisor, serial))
     }
 }
 
@@ -72,7 +99,7 @@ impl Admission {
         client_anchors: &[CertificateDer<'static>],
         user_anchors: &[CertificateDer<'static>],
         trust_domain: Option<String>,
-        tokens: Arc<dyn Generations + Send + Sync>,
+        tokens: Tokens,
     ) -> Self {
         let anchors = [client_anchors, user_anchors].concat();
         Self {
@@ -146,10 +173,13 @@ impl Admission {
             &rest,
             &anchors,
             now,
-            &*self.tokens,
+            &*self.tokens.known,
             Place::Elsewhere,
             &AwsLc,
         )?;
+        if self.tokens.refuse_unknown && verified.freshness() == Freshness::Unknown {
+            return Err(AdmissionError::UnknownGeneration);
+        }
         Ok(verified
             .peer()
             .spiffe()

@@ -64,7 +64,23 @@ impl Sessions {
     /// Ends the sessions whose certificates would not be let in now: expired, revoked, another anchor.
     /// Takes some hundred microseconds a session.
     pub fn verify_again(&self, admission: &Admission) {
-        let entries: Vec<_> = self.lock().values().cloned().collect();
+        let entries = self.lock().values().cloned().collect();
+        Self::end_refused(entries, admission);
+    }
+
+    /// As [`Sessions::verify_again`], of virtual machines alone: for when a generation was told.
+    pub fn verify_machines_again(&self, admission: &Admission) {
+        let sessions = self.lock();
+        let machines = sessions
+            .values()
+            .filter(|entry| entry.peer.names.is_machine())
+            .cloned();
+        let machines = machines.collect();
+        drop(sessions);
+        Self::end_refused(machines, admission);
+    }
+
+    fn end_refused(entries: Vec<Entry>, admission: &Admission) {
         for Entry { peer, chain } in entries {
             if chain.is_empty() {
                 continue;

@@ -7,7 +7,6 @@ use std::{
 };
 
 use gose_client::tls::Identity;
-use gose_proto::identity::Generations;
 use rustls::{
     ClientConfig, RootCertStore, ServerConfig,
     pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, pem, pem::PemObject},
@@ -16,7 +15,10 @@ use rustls::{
     version::{TLS12, TLS13},
 };
 
-use super::{Handlers, RACS, admission::Admission};
+use super::{
+    Handlers, RACS,
+    admission::{Admission, Tokens},
+};
 use crate::config;
 
 /// What a listener needs; replaced as a whole at a reload.
@@ -79,7 +81,7 @@ pub fn load(
     tls: &config::Tls,
     identity: &Identity,
     handlers: &Handlers,
-    tokens: Arc<dyn Generations + Send + Sync>,
+    tokens: Tokens,
 ) -> Result<Tls, TlsError> {
     let admission = Arc::new(admission(tls, tokens)?);
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -116,10 +118,7 @@ fn calls(tls: &config::Tls, identity: &Identity) -> Result<Option<Arc<ClientConf
 ///
 /// # Errors
 /// [`TlsError`], naming the file.
-pub fn admission(
-    tls: &config::Tls,
-    tokens: Arc<dyn Generations + Send + Sync>,
-) -> Result<Admission, TlsError> {
+pub fn admission(tls: &config::Tls, tokens: Tokens) -> Result<Admission, TlsError> {
     let clients = read_files(&tls.client_anchor_files)?;
     let users = read_files(&tls.user_anchor_files)?;
     let mut roots = RootCertStore::empty();

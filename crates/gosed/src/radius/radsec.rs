@@ -2,13 +2,10 @@
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use gose_proto::{
-    identity::Generations,
-    radius::{
-        Secret,
-        packet::MAX_PACKET,
-        server::{Client, Origin, Service},
-    },
+use gose_proto::radius::{
+    Secret,
+    packet::MAX_PACKET,
+    server::{Client, Origin, Service},
 };
 use rustls::pki_types::UnixTime;
 use tokio::{
@@ -29,7 +26,7 @@ use crate::{
     keys,
     listen::{
         Handlers,
-        admission::{Admission, NoGenerations},
+        admission::{Admission, Tokens},
         tls,
     },
 };
@@ -79,9 +76,8 @@ impl Listener {
         own.client_anchor_files = Vec::new();
         own.user_anchor_files.clone_from(&section.anchor_files);
         own.danger_tls12 = false;
-        let tokens: Arc<dyn Generations + Send + Sync> = Arc::new(NoGenerations);
         let identity = crate::long_step(|| keys::identity(grid, &own))?;
-        let loaded = tls::load(&own, &identity, &Handlers::default(), tokens)?;
+        let loaded = tls::load(&own, &identity, &Handlers::default(), Tokens::default())?;
         let mut server = (*loaded.server).clone();
         // RADIUS over TLS offers no ALPN (RFC 6614); radius/1.1 (RFC 9765) is another protocol.
         server.alpn_protocols.clear();

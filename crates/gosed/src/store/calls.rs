@@ -32,7 +32,8 @@ impl Calls {
         seid: Seid,
         peer: &Peer,
     ) -> Result<Box<dyn SecureElement>, ElementError> {
-        let endpoint = self.endpoint(node).map_err(ElementError::Transport)?;
+        let config = self.config().map_err(ElementError::Transport)?;
+        let endpoint = called(node, config).map_err(ElementError::Transport)?;
         let element = match &peer.upstreams {
             Some(upstreams) => RemoteElement::sharing(upstreams.session(node, endpoint), seid),
             None => RemoteElement::at(endpoint, seid),
@@ -44,17 +45,30 @@ impl Calls {
         }))
     }
 
-    fn endpoint(&self, node: &str) -> Result<Endpoint, String> {
-        let config = self.0.load_full();
-        let config = config.ok_or("[tls] node-anchor-files is needed to call other nodes")?;
-        let host = node.rsplit_once(':').map_or(node, |(host, _)| host);
-        let host = host.trim_start_matches('[').trim_end_matches(']');
-        Ok(Endpoint::Tls {
-            address: node.to_owned(),
-            name: tls::server_name(host).map_err(|error| error.to_string())?,
-            config,
-        })
+    /// Where the management plane of a node is.
+    ///
+    /// # Errors
+    /// What is missing in the configuration.
+    pub(crate) fn management(&self, node: &str) -> Result<Endpoint, String> {
+        let mut config = ClientConfig::clone(&*self.config()?);
+        config.alpn_protocols = vec![tls::ADMIN.to_vec()];
+        called(node, Arc::new(config))
     }
+
+    fn config(&self) -> Result<Arc<ClientConfig>, String> {
+        let config = self.0.load_full();
+        config.ok_or_else(|| "[tls] node-anchor-files is needed to call other nodes".into())
+    }
+}
+
+fn called(node: &str, config: Arc<ClientConfig>) -> Result<Endpoint, String> {
+    let host = node.rsplit_once(':').map_or(node, |(host, _)| host);
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    Ok(Endpoint::Tls {
+        address: node.to_owned(),
+        name: tls::server_name(host).map_err(|error| error.to_string())?,
+        config,
+    })
 }
 
 /// The RACS sessions with other nodes that serve one session of this node: one a node. They end with it.

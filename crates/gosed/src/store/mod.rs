@@ -1,6 +1,7 @@
 //! Where the elements of a configuration come from: files, keys, remote grids.
 
 mod calls;
+pub(crate) mod durable;
 mod file;
 mod hardware;
 mod master_key;

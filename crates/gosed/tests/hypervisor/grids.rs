@@ -86,21 +86,21 @@ fn one_guest_with_elements_on_two_grids() {
 }
 
 /// The guest's token in form `identity`.
-fn identity_chain(played: &Played) -> Vec<CertificateDer<'static>> {
+pub(crate) fn identity_chain(played: &Played) -> Vec<CertificateDer<'static>> {
     let chain = played.guest.identity().unwrap();
     let certificates = chain.certificates().iter().cloned();
     certificates.map(CertificateDer::from).collect()
 }
 
 /// The guest's key, reached through the middleware; the element signs.
-fn own_key(played: &Played, name: &str) -> ElementKey {
+pub(crate) fn own_key(played: &Played, name: &str) -> ElementKey {
     let mut element = RemoteElement::new(played.guest.open_racs().unwrap(), seid(name));
     element.power_on().unwrap();
     let element = Arc::new(Mutex::new(element));
     ElementKey::open(element, Slot::AUTHENTICATION, Some(b"123456")).unwrap()
 }
 
-fn config(
+pub(crate) fn config(
     world: &World,
     chain: Vec<CertificateDer<'static>>,
     key: Arc<dyn SigningKey>,
@@ -109,7 +109,7 @@ fn config(
     client_config(&identity, anchors([world.anchor()]).unwrap(), RACS).unwrap()
 }
 
-fn call(node: &Running, config: Arc<ClientConfig>) -> Option<gose_client::Connection> {
+pub(crate) fn call(node: &Running, config: Arc<ClientConfig>) -> Option<gose_client::Connection> {
     serves(TcpStream::connect(node.address().unwrap()).unwrap(), config)
 }
 

@@ -276,34 +276,14 @@ fn an_old_token_is_refused() {
 fn a_token_of_an_earlier_start_is_a_roll_back() {
     let world = World::new("none");
     let uuid = "00112233-4455-6677-8899-aabbccddeeff";
-    let start = || {
-        let middleware = world.hypervisor().roles().middleware.clone().unwrap();
-        let command = super::guest::command(&world.path("guests.sock"));
-        world.runtime.block_on(async move {
-            tokio::spawn(async move {
-                let start = gosed::hypervisor::middleware::Start {
-                    vm: uuid.parse().unwrap(),
-                    seids: vec!["SE-A".parse().unwrap()],
-                    command,
-                    creator: gosed::hypervisor::middleware::Creator::Operator,
-                    quota: None,
-                };
-                tokio::task::block_in_place(|| middleware.create(start))
-                    .unwrap()
-                    .generation
-            })
-            .await
-            .unwrap()
-        })
-    };
-    assert_eq!(start(), 1);
+    assert_eq!(world.start(uuid, "SE-A"), 1);
     let first = Rogue::take(&world);
     let old = first.chain();
     let middleware = world.hypervisor().roles().middleware.clone().unwrap();
     assert!(middleware.destroy(uuid.parse().unwrap()));
     // the domain's channels end with it
     assert!(first.sign(first.serial().as_bytes()).is_err());
-    assert_eq!(start(), 2);
+    assert_eq!(world.start(uuid, "SE-A"), 2);
     let mut second = Rogue::take(&world);
     assert!(second.session(&world, old.certificates()).is_none());
     logged(&[uuid, "generation 1 is older than 2"]);

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod bad_eap;
+mod generations;
 mod grids;
 mod guest;
 mod isolation;

@@ -28,6 +28,7 @@ use gose_testkit::{
 use gosed::{
     config::Config,
     grid::{Grid, Names, Peer, Plane},
+    hypervisor::middleware::{Creator, Start},
     leased::Leased,
     node::{Node, Running},
 };
@@ -128,7 +129,7 @@ impl World {
         let site = Authority::new("Site");
         let path = dir.path();
         let _ = site.write(path, "site");
-        for name in ["grid", "grid-2", "server", "hv-7"] {
+        for name in ["grid", "grid-2", "server", "hv-7", "hv-8"] {
             let mut request = Request::new(Some(name));
             let names = ["localhost", "127.0.0.1"];
             request.params.subject_alt_names = site_names(&names);
@@ -142,6 +143,7 @@ impl World {
         }
         let guests = UnixListener::bind(path.join("guests.sock")).unwrap();
         let entered = runtime.enter();
+        let hv_ca = authority_of_the_hypervisor(path, &site);
         let grid = grid_node(&runtime, path, &site, "grid", &FIRST);
         let second_grid = second.then(|| grid_node(&runtime, path, &site, "grid-2", &SECOND));
         let server = server_node(&runtime, path, &site, service);
@@ -150,7 +152,7 @@ impl World {
             .map(|grid| Line::to(grid.address().unwrap()))
             .collect();
         let remote: Vec<_> = lines.iter().zip([&FIRST[..], &SECOND[..]]).collect();
-        let (hypervisor, hv_ca) = hypervisor_node(&runtime, path, &site, &remote, &server);
+        let hypervisor = hypervisor_node(&runtime, path, &remote, &server);
         drop(entered);
         Self {
             dir,
@@ -286,7 +288,21 @@ const SECOND: [&str; 1] = ["SE-C"];
 /// The hypervisor may use every element of the node.
 fn grid_text(path: &Path, name: &str, seids: &[&str]) -> String {
     let user = format!("[[user]]\ncn = \"hv-7\"\nseid = {seids:?}\n");
-    common(path, name) + &slots(seids) + &user
+    // The other hypervisor's authority is any certificate: its key is what counts.
+    let told = format!(
+        r#"
+[generations]
+file = "{path}/told-to-{name}.json"
+[[generations.hypervisor]]
+user = "hv-7"
+ca-certificate-file = "{path}/hv-ca.pem"
+[[generations.hypervisor]]
+user = "hv-8"
+ca-certificate-file = "{path}/hv-8.pem"
+"#,
+        path = path.display()
+    );
+    common(path, name) + &slots(seids) + &user + &told
 }
 
 fn grid_node(
@@ -338,14 +354,9 @@ service = "{service}"
     start(runtime, &text)
 }
 
-fn hypervisor_node(
-    runtime: &tokio::runtime::Runtime,
-    path: &Path,
-    site: &Authority,
-    remote: &[(&Line, &[&str])],
-    server: &Running,
-) -> (Running, Vec<Vec<u8>>) {
-    let base = common(path, "hv-7") + &slots(&["HV"]);
+/// Makes `hv-ca` in the hypervisor's element; gives its chain.
+fn authority_of_the_hypervisor(path: &Path, site: &Authority) -> Vec<Vec<u8>> {
+    let base = hypervisor_text(path);
     let public = provision(&base, "HV", |element| {
         take_over(element);
         let mut operator = Operator::open(element, &AID, OPERATOR_PIN).unwrap();
@@ -354,6 +365,20 @@ fn hypervisor_node(
     let hv_ca = hv_ca(site, &public);
     let chain: String = hv_ca.iter().map(|der| pem("CERTIFICATE", der)).collect();
     std::fs::write(path.join("hv-ca.pem"), chain).unwrap();
+    hv_ca
+}
+
+fn hypervisor_text(path: &Path) -> String {
+    common(path, "hv-7") + &slots(&["HV"])
+}
+
+fn hypervisor_node(
+    runtime: &tokio::runtime::Runtime,
+    path: &Path,
+    remote: &[(&Line, &[&str])],
+    server: &Running,
+) -> Running {
+    let base = hypervisor_text(path);
     let seids: Vec<_> = remote.iter().flat_map(|(_, seids)| *seids).collect();
     let slots: String = remote
         .iter()
@@ -383,7 +408,7 @@ quota = 1
         path = path.display(),
         port = server.address().unwrap().port(),
     );
-    (start(runtime, &(base + &slots + &role)), hv_ca)
+    start(runtime, &(base + &slots + &role))
 }
 
 /// Elements of a grid node as slots of the hypervisor.
@@ -423,9 +448,47 @@ impl World {
     /// From now on the second grid gives its element to this peer too.
     pub(crate) fn allow_on_second_grid(&self, id: &str) {
         let user = format!("[[user]]\nid = \"{id}\"\nseid = {SECOND:?}\n");
-        let text = grid_text(self.dir.path(), "grid-2", &SECOND) + &user;
+        self.reload_second_grid(&(self.second_grid_text() + &user));
+    }
+
+    pub(crate) fn second_grid_text(&self) -> String {
+        grid_text(self.dir.path(), "grid-2", &SECOND)
+    }
+
+    pub(crate) fn reload_second_grid(&self, text: &str) {
         let grid = self.second_grid.as_ref().unwrap();
-        grid.reload(&Config::parse(&text).unwrap()).unwrap();
+        grid.reload(&Config::parse(text).unwrap()).unwrap();
+    }
+
+    /// Stops the second grid and starts it again; the hypervisor does not reach it.
+    pub(crate) fn restart_second_grid(&mut self) {
+        self.lines[1].lead_to(None);
+        let stopped = self.second_grid.take().unwrap();
+        self.runtime.block_on(stopped.stop());
+        self.second_grid = Some(start(&self.runtime, &self.second_grid_text()));
+    }
+
+    /// The hypervisor reaches the second grid again.
+    pub(crate) fn reach_second_grid(&self) {
+        let grid = self.second_grid.as_ref().unwrap();
+        self.lines[1].lead_to(grid.address());
+    }
+
+    /// Starts a virtual machine of this UUID, as the operator; gives its generation.
+    pub(crate) fn start(&self, uuid: &str, seid: &str) -> u64 {
+        let middleware = self.hypervisor().roles().middleware.clone().unwrap();
+        let start = Start {
+            vm: uuid.parse().unwrap(),
+            seids: vec![seid.parse().unwrap()],
+            command: super::guest::command(&self.path("guests.sock")),
+            creator: Creator::Operator,
+            quota: None,
+        };
+        self.runtime.block_on(async move {
+            let created = async move { tokio::task::block_in_place(|| middleware.create(start)) };
+            let created = tokio::spawn(created).await.unwrap();
+            created.unwrap().generation
+        })
     }
 
     pub(crate) fn anchor(&self) -> CertificateDer<'static> {

@@ -127,7 +127,7 @@ impl Recipe {
 struct Known(Option<u64>, bool);
 
 impl Generations for Known {
-    fn newest(&self, vm: VmId) -> Option<u64> {
+    fn newest(&self, _hypervisor: KeyHash, vm: VmId) -> Option<u64> {
         self.0.filter(|_| vm == VM)
     }
     fn is_revoked(&self, hypervisor: KeyHash, serial: &[u8]) -> bool {

@@ -45,6 +45,10 @@ uri = "pkcs11:token=gose?module-path=/usr/lib/softhsm/libsofthsm2.so"
 [[user]]
 cn = "alice"
 seid = ["SE1"]
+[generations]
+[[generations.hypervisor]]
+user = "hv-1"
+ca-certificate-file = "hv-ca.pem"
 [hypervisor]
 ca-certificate-file = "hv-ca.pem"
 ca-key = { seid = "SE1", slot = "9C" }
