@@ -16,7 +16,7 @@ use gose_card::{
 use gose_element::Seid;
 use rustix::fs::{FlockOperation, flock};
 
-use super::private_file;
+use super::{births::Birth, private_file};
 
 /// An image and its file, which no other process uses meanwhile.
 pub(super) struct ImageFile {
@@ -51,22 +51,37 @@ pub(super) enum FileError {
     /// Another process uses it.
     #[error("{0} is used by another process")]
     InUse(PathBuf),
+    /// The element was born here, and its image is gone.
+    #[error(
+        "{image} is missing, but the element was born here: restore the image from a copy; to begin anew with a blank element, whose keys are other ones, delete {record}"
+    )]
+    Missing {
+        /// The image.
+        image: PathBuf,
+        /// The record of its birth.
+        record: PathBuf,
+    },
 }
 
 impl ImageFile {
-    /// Opens an image; where there is none, a new element is born.
+    /// Opens an image; where there never was one, a new element is born.
     pub(super) fn open(
         path: &Path,
         seid: Seid,
         master: Arc<MasterKey>,
+        birth: &Birth,
     ) -> Result<(Self, Nvm), FileError> {
         let system = |cause| FileError::System {
             path: path.to_owned(),
             cause,
         };
+        Self::check_present(path, birth)?;
         if !path.try_exists().map_err(system)? {
             tracing::warn!(%seid, path = %path.display(), "there is no image: a new element is born");
-            return Self::born(path, seid, master);
+            let born = Self::born(path, seid, master)?;
+            // Nobody uses it before its birth is recorded.
+            birth.record(path).map_err(system)?;
+            return Ok(born);
         }
         private_file(path).map_err(system)?;
         let file = OpenOptions::new()
@@ -96,7 +111,26 @@ impl ImageFile {
         if this.image.is_worth_compacting(&opened.nvm) {
             this.compact(&opened.nvm).map_err(system)?;
         }
+        birth.record(path).map_err(system)?;
         Ok((this, opened.nvm))
+    }
+
+    /// An element that was born here has its image.
+    ///
+    /// # Errors
+    /// [`FileError::Missing`]; what the system says.
+    pub(super) fn check_present(path: &Path, birth: &Birth) -> Result<(), FileError> {
+        let system = |cause| FileError::System {
+            path: path.to_owned(),
+            cause,
+        };
+        if path.try_exists().map_err(system)? || !birth.is_recorded().map_err(system)? {
+            return Ok(());
+        }
+        Err(FileError::Missing {
+            image: path.to_owned(),
+            record: birth.path().to_owned(),
+        })
     }
 
     fn born(path: &Path, seid: Seid, master: Arc<MasterKey>) -> Result<(Self, Nvm), FileError> {
@@ -229,7 +263,51 @@ mod tests {
     }
 
     fn open(path: &Path) -> Result<(ImageFile, Nvm), FileError> {
-        ImageFile::open(path, seid(), Arc::default())
+        ImageFile::open(path, seid(), Arc::default(), &birth(path))
+    }
+
+    fn birth(path: &Path) -> Birth {
+        Birth::of(seid(), path.parent().unwrap())
+    }
+
+    #[test]
+    fn an_element_whose_image_is_gone_does_not_come_back_blank() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("SE1.image");
+        let (_, nvm) = open(&path).unwrap();
+        let copy = std::fs::read(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let error = open(&path).err().unwrap();
+        assert!(matches!(error, FileError::Missing { .. }), "{error}");
+        let text = error.to_string();
+        assert!(
+            text.contains("SE1.born") && text.contains("restore"),
+            "{text}"
+        );
+        assert!(!path.exists());
+        // the copy brings the same element back
+        std::fs::write(&path, copy).unwrap();
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
+        let (_, again) = open(&path).unwrap();
+        assert_eq!(factory::guid(&again), factory::guid(&nvm));
+        // an image of before there were records gets one
+        std::fs::remove_file(birth(&path).path()).unwrap();
+        drop(open(&path).unwrap());
+        assert!(birth(&path).is_recorded().unwrap());
+        // without the record a blank element is born
+        std::fs::remove_file(&path).unwrap();
+        std::fs::remove_file(birth(&path).path()).unwrap();
+        let (_, blank) = open(&path).unwrap();
+        assert_ne!(factory::guid(&blank), factory::guid(&nvm));
+    }
+
+    #[test]
+    fn a_birth_that_cannot_be_recorded_gives_no_element() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("SE1.image");
+        let nowhere = Birth::of(seid(), &dir.path().join("gone"));
+        let error = ImageFile::open(&path, seid(), Arc::default(), &nowhere).err();
+        assert!(matches!(error, Some(FileError::System { .. })));
     }
 
     #[test]
@@ -323,10 +401,12 @@ mod tests {
         let path = dir.path().join("SE1.image");
         drop(open(&path).unwrap());
         let other: Seid = "SE2".parse().unwrap();
-        let error = ImageFile::open(&path, other, Arc::default()).err().unwrap();
+        let error = ImageFile::open(&path, other, Arc::default(), &birth(&path))
+            .err()
+            .unwrap();
         assert!(error.to_string().contains("another SEID"), "{error}");
         let key = Arc::new(MasterKey::new([1; 32]));
-        assert!(ImageFile::open(&path, seid(), key).is_err());
+        assert!(ImageFile::open(&path, seid(), key, &birth(&path)).is_err());
         std::fs::set_permissions(&path, PermissionsExt::from_mode(0o644)).unwrap();
         let error = open(&path).err().unwrap();
         assert!(error.to_string().contains("chmod 0600"), "{error}");

@@ -1,5 +1,6 @@
 //! Where the elements of a configuration come from: files, keys, remote grids.
 
+mod births;
 mod calls;
 pub(crate) mod durable;
 mod file;
@@ -22,7 +23,9 @@ use gose_card::{
     keystore::{KeyStore, SoftwareKeyStore},
 };
 
+use births::Birth;
 pub use calls::{Calls, Upstreams};
+use file::ImageFile;
 pub use hardware::{Readers, watch_readers};
 pub use master_key::master_key;
 pub use private::private_file;
@@ -194,6 +197,11 @@ impl Parts<'_> {
             .clone()
             .unwrap_or_else(|| directory.join(format!("{seid}.image")));
         let (timing, key) = (*timing, key.clone());
+        let birth = Birth::of(seid, directory);
+        // Told at the start, not only when the element is first used.
+        if let Err(error) = ImageFile::check_present(&path, &birth) {
+            tracing::error!(%seid, %error, "the element is not served");
+        }
         // Hardware may take seconds.
         let runs = if timing.is_some() || keys.is_some() {
             Runs::Thread
@@ -215,6 +223,7 @@ impl Parts<'_> {
             let image = software::Image {
                 path: &path,
                 seid,
+                birth: &birth,
                 master: key.clone(),
             };
             let surroundings = software::Surroundings {

@@ -13,7 +13,7 @@ use gose_card::{
 use gose_element::{Atr, ElementError, SecureElement, Seid};
 use gose_proto::apdu::Response;
 
-use super::file::ImageFile;
+use super::{births::Birth, file::ImageFile};
 use crate::{config::KeySlot, grid::Used};
 
 /// A card whose image is a file.
@@ -42,6 +42,7 @@ pub(super) struct Surroundings {
 pub(super) struct Image<'a> {
     pub(super) path: &'a Path,
     pub(super) seid: Seid,
+    pub(super) birth: &'a Birth,
     pub(super) master: Arc<MasterKey>,
 }
 
@@ -54,7 +55,9 @@ pub(super) fn open(
 ) -> Result<Box<dyn SecureElement>, ElementError> {
     let Surroundings { timing, keys, used } = surroundings;
     let storage = |error: &dyn std::fmt::Display| ElementError::Storage(error.to_string());
-    let opened = crate::long_step(|| ImageFile::open(image.path, image.seid, image.master.clone()));
+    let opened = crate::long_step(|| {
+        ImageFile::open(image.path, image.seid, image.master.clone(), image.birth)
+    });
     let (mut image, mut nvm) = opened.map_err(|error| storage(&error))?;
     for (KeySlot(slot), id) in adopt {
         if keyring::is_filled(&nvm, *slot) {

@@ -254,3 +254,28 @@ async fn the_nodes_own_key_in_an_element() {
         client.check(&["ECHO a"], "+009 001 a").await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_element_whose_image_is_gone_is_not_served_blank() {
+    let settings = || Settings {
+        elements: 2,
+        ..Settings::default()
+    };
+    let world = World::new(settings()).await;
+    let mut alice = world.alice().await;
+    alice.check(&["POWERON SE1"], "+008 001…").await;
+    drop(alice);
+    let world = world.restart(&settings()).await;
+    std::fs::remove_file(world.path("SE1.image")).unwrap();
+    let mut alice = world.alice().await;
+    alice
+        .check(&["POWERON SE1"], "-908 001 internal error")
+        .await;
+    assert!(!world.path("SE1.image").exists());
+    // the others are served, and those that were never there are born
+    alice.check(&["POWERON SE2"], "+008 001…").await;
+    // whoever deletes the record begins anew
+    std::fs::remove_file(world.path("SE1.born")).unwrap();
+    alice.check(&["POWERON SE1"], "+008 001…").await;
+    assert!(world.path("SE1.image").exists() && world.path("SE1.born").exists());
+}
