@@ -98,10 +98,10 @@ impl Told {
     /// Takes the hypervisors of another configuration.
     ///
     /// # Errors
-    /// [`ToldError`]; everything stays as it was.
-    pub fn reload(&self, section: &config::Generations) -> Result<(), ToldError> {
-        self.publishers.store(Arc::new(publishers(section)?));
-        Ok(())
+    /// [`ToldError`]. What is returned makes the change, which cannot fail.
+    pub fn reload(&self, section: &config::Generations) -> Result<impl FnOnce() + '_, ToldError> {
+        let publishers = Arc::new(publishers(section)?);
+        Ok(move || self.publishers.store(publishers))
     }
 
     /// Tells of every change.

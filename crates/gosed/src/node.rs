@@ -14,7 +14,7 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::{sync::watch, task::JoinSet};
 
 use crate::{
-    config::{Config, ConfigError, TlsKey, Unknown},
+    config::{Config, ConfigError, Limits, TlsKey, Unknown},
     grid::{Grid, Policy},
     keys::{self, KeyError},
     listen::{
@@ -33,6 +33,7 @@ const REVIEW: Duration = Duration::from_secs(60);
 /// A node that does not listen yet: roles register their protocols on it.
 pub struct Node {
     config: Config,
+    limits: Arc<ArcSwap<Limits>>,
     grid: Arc<Grid>,
     handlers: Handlers,
     tokens: Sources,
@@ -46,6 +47,9 @@ pub struct Node {
 
 /// A node that listens. Dropping it cuts every connection; [`Running::stop`] does it gently.
 pub struct Running {
+    /// What the node started with.
+    started: Config,
+    limits: Arc<ArcSwap<Limits>>,
     grid: Arc<Grid>,
     sessions: Arc<Sessions>,
     shared: Option<Arc<Shared>>,
@@ -104,6 +108,7 @@ impl Node {
         let metrics = grid.metrics().clone();
         let (stopper, stop) = Stopper::new();
         Ok(Self {
+            limits: Arc::new(ArcSwap::from_pointee(config.limits.clone())),
             config,
             grid,
             handlers: Handlers::default(),
@@ -149,6 +154,12 @@ impl Node {
         self.changes.push(changes);
     }
 
+    /// The limits of now.
+    #[must_use]
+    pub fn limits(&self) -> &Arc<ArcSwap<Limits>> {
+        &self.limits
+    }
+
     /// Calls to other nodes.
     #[must_use]
     pub fn calls(&self) -> &Arc<Calls> {
@@ -163,6 +174,8 @@ impl Node {
         allow_descriptors();
         let roles = roles::take_up(&mut self)?;
         let mut running = Running {
+            started: self.config.clone(),
+            limits: self.limits,
             grid: self.grid,
             sessions: Arc::default(),
             shared: None,
@@ -224,9 +237,10 @@ impl Running {
         &self.metrics
     }
 
-    /// Takes certificates, revocation lists, users, rules and slots from a configuration. Sessions whose
-    /// certificate is no longer good end; leases that policy no longer gives are taken back. Addresses
-    /// and limits stay as they were.
+    /// Takes a configuration: certificates, revocation lists, users, rules, slots, limits, and what the roles can
+    /// change. Sessions whose certificate is no longer good end; leases that policy no longer gives are taken
+    /// back; sessions that are open keep their time limits. What only a restart changes is logged
+    /// ([`Config::needs_restart`]).
     ///
     /// # Errors
     /// [`StartError`]; everything stays as it was.
@@ -234,16 +248,26 @@ impl Running {
         let specs = store::specs(config, &self.calls)?;
         let tls = self.load_tls(config)?;
         self.roles.reload(config)?;
+        self.call_with(tls.as_ref());
         if let (Some(shared), Some(tls)) = (&self.shared, tls) {
             shared.tls.store(Arc::new(tls));
         }
+        self.limits.store(Arc::new(config.limits.clone()));
+        self.grid
+            .set_apdu_timeout(config.limits.apdu_timeout_s.duration());
         self.grid.replace_slots(specs);
         self.grid.replace_policy(Policy::new(config));
         self.sessions.review();
         if let Some(shared) = &self.shared {
             self.sessions.verify_again(&shared.tls.load().admission);
         }
+        self.roles.follow(config);
         Metrics::add(&self.metrics.reloads);
+        for setting in config.needs_restart(&self.started) {
+            tracing::warn!(
+                "{setting} was changed and needs a restart; the node goes on with what it started with"
+            );
+        }
         tracing::info!("configuration reloaded");
         Ok(())
     }
@@ -277,13 +301,13 @@ impl Running {
             grid: self.grid.clone(),
             sessions: self.sessions.clone(),
             handlers: self.handlers.clone(),
-            limits: config.limits.clone(),
+            limits: self.limits.clone(),
         };
         self.tasks.spawn(socket.serve(shared, stop.clone()));
         Ok(())
     }
 
-    /// Reads `[tls]`; calls to other nodes use it from now on.
+    /// Reads `[tls]`.
     fn load_tls(&self, config: &Config) -> Result<Option<Tls>, StartError> {
         let Some(section) = &config.tls else {
             return Ok(None);
@@ -295,14 +319,19 @@ impl Running {
             refuse_unknown: generations.is_some_and(|told| told.unknown == Unknown::Refuse),
         };
         let tls = tls::load(section, &identity, &self.handlers, tokens)?;
-        if let Some(calls) = &tls.calls {
-            self.calls.replace(calls.clone());
-        }
         Ok(Some(tls))
+    }
+
+    /// Calls to other nodes use this from now on.
+    fn call_with(&self, tls: Option<&Tls>) {
+        if let Some(calls) = tls.and_then(|tls| tls.calls.clone()) {
+            self.calls.replace(calls);
+        }
     }
 
     async fn serve_tls(&mut self, config: &Config, stop: &Stop) -> Result<(), StartError> {
         let tls = self.load_tls(config)?;
+        self.call_with(tls.as_ref());
         let (Some(listen), Some(tls)) = (&config.listen, tls) else {
             return Ok(());
         };
@@ -311,7 +340,7 @@ impl Running {
             tls: ArcSwap::from_pointee(tls),
             sessions: self.sessions.clone(),
             handlers: self.handlers.clone(),
-            limits: config.limits.clone(),
+            limits: self.limits.clone(),
             metrics: self.metrics.clone(),
         });
         let failed = |cause| StartError::Listen {
@@ -352,7 +381,7 @@ async fn review(shared: Arc<Shared>, stop: Stop) {
 }
 
 /// Ends sessions of virtual machines of which a newer generation is known.
-async fn cut_outdated(shared: Arc<Shared>, mut changes: watch::Receiver<()>, mut stop: Stop) {
+async fn cut_outdated(shared: Arc<Shared>, mut changes: watch::Receiver<()>, stop: Stop) {
     loop {
         tokio::select! {
             () = stop.stopped() => return,

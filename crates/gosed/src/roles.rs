@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use crate::{
     admin::AdminHandler,
-    auth::{EapChannel, Identity, Pool, Tuning},
-    config::{AuthenticationServer, Caller, Config, SlotKind, Text},
+    auth::{EapChannel, Identity, Pool, Terms, Tuning},
+    config::{self, AuthenticationServer, Caller, Config, SlotKind, Text},
     generations::{Told, ToldError},
     grid::Grid,
     hypervisor::{Middleware, MiddlewareError, Publisher},
@@ -14,6 +14,9 @@ use crate::{
     node::Node,
     radius,
 };
+
+/// The name of the authentication server's identity that is no company's.
+const OWN: &str = "authentication-server";
 
 /// The roles of a node.
 #[derive(Default)]
@@ -26,6 +29,8 @@ pub struct Roles {
     pub told: Option<Arc<Told>>,
     /// `[authentication-server]`: its elements.
     pub pool: Option<Arc<Pool>>,
+    /// What hypervisors bring to the pool.
+    pub channel: Option<Arc<EapChannel>>,
     /// `[authentication-server.radius]`, which listens already.
     pub radius: Option<radius::Server>,
 }
@@ -43,23 +48,48 @@ impl Roles {
         publisher.tell(&nodes.collect());
     }
 
-    /// Takes the RADIUS clients of another configuration; everything else stays as it was.
+    /// Takes what another configuration says and what needs no restart; see [`Config::needs_restart`].
     ///
     /// # Errors
     /// [`RoleError`]; everything stays as it was.
     pub fn reload(&self, config: &Config) -> Result<(), RoleError> {
-        let section = config
-            .authentication_server
-            .as_ref()
-            .and_then(|server| server.radius.as_ref());
-        if let (Some(server), Some(section)) = (&self.radius, section) {
-            server.reload(section)?;
-        }
+        let server = config.authentication_server.as_ref();
+        // What can fail comes before anything changes.
+        let mut changes: Vec<Box<dyn FnOnce() + '_>> = Vec::new();
         if let (Some(told), Some(section)) = (&self.told, &config.generations) {
-            told.reload(section)?;
+            changes.push(Box::new(told.reload(section)?));
+        }
+        let section = server.and_then(|server| server.radius.as_ref());
+        if let (Some(server), Some(section)) = (&self.radius, section) {
+            changes.push(Box::new(server.reload(section)?));
+        }
+        if let (Some(middleware), Some(role), Some(tls)) =
+            (&self.middleware, &config.hypervisor, &config.tls)
+        {
+            let change = crate::long_step(|| middleware.reload(role, tls))?;
+            changes.push(Box::new(change));
+        }
+        changes.into_iter().for_each(|change| change());
+        if let (Some(pool), Some(role)) = (&self.pool, server) {
+            let companies = role.companies.iter();
+            let mut terms: Vec<_> = companies
+                .map(|company| (company.name.as_str(), terms(&company.allow, &company.reply)))
+                .collect();
+            terms.push((OWN, self::terms(&role.allow, &role.reply)));
+            pool.reload(&terms, &tuning(role));
+        }
+        if let (Some(channel), Some(role)) = (&self.channel, server) {
+            channel.reload(callers(role), role.service);
+        }
+        Ok(())
+    }
+
+    /// Starts guests, and tells grids, that a configuration has and that are new. Called within a runtime.
+    pub fn follow(&self, config: &Config) {
+        if let Some(middleware) = &self.middleware {
+            crate::long_step(|| middleware.start_configured());
         }
         self.publish(config);
-        Ok(())
     }
 }
 
@@ -102,13 +132,15 @@ pub fn take_up(node: &mut Node) -> Result<Roles, RoleError> {
     node.register(ADMIN, Arc::new(admin));
     let server = node.config().authentication_server.clone();
     let mut radius = None;
+    let mut channel = None;
     let pool = match server {
         None => None,
         Some(role) => {
             let pool = pool(&role, node.grid())?;
-            let callers = role.callers.into_iter().map(|caller| caller.0).collect();
-            let channel = EapChannel::new(pool.clone(), callers, role.service);
-            node.register(EAP, Arc::new(channel));
+            let served = EapChannel::new(pool.clone(), callers(&role), role.service);
+            let served = Arc::new(served);
+            node.register(EAP, served.clone());
+            channel = Some(served);
             radius = match &role.radius {
                 Some(section) => {
                     let tls = node.config().tls.clone();
@@ -129,6 +161,7 @@ pub fn take_up(node: &mut Node) -> Result<Roles, RoleError> {
         publisher,
         told,
         pool,
+        channel,
         radius,
     })
 }
@@ -154,13 +187,12 @@ fn hypervisor(node: &Node) -> Result<Option<Arc<Middleware>>, MiddlewareError> {
     let Config {
         hypervisor: Some(role),
         tls: Some(tls),
-        limits,
         ..
     } = node.config()
     else {
         return Ok(None);
     };
-    let (role, limits) = (role.clone(), limits.clone());
+    let (role, limits) = (role.clone(), node.limits().clone());
     let stop = node.when_stopped();
     crate::long_step(|| Middleware::new(role, tls, limits, node.grid().clone(), stop)).map(Some)
 }
@@ -179,17 +211,21 @@ fn pool(role: &AuthenticationServer, grid: &Arc<Grid>) -> Result<Arc<Pool>, KeyE
             .iter()
             .map(|realm| realm.to_lowercase())
             .collect();
-        identity.allow = names(&company.allow);
-        identity.reply = (&company.reply).into();
+        let Terms { allow, reply } = terms(&company.allow, &company.reply);
+        (identity.allow, identity.reply) = (allow, reply);
         identities.push(identity);
     }
     let pin = keys::secret(&role.pin)?;
     let elements = role.elements.iter().map(|seid| seid.0).collect();
-    let mut identity = Identity::new("authentication-server", &role.identity, &pin, elements);
-    identity.allow = names(&role.allow);
-    identity.reply = (&role.reply).into();
+    let mut identity = Identity::new(OWN, &role.identity, &pin, elements);
+    let Terms { allow, reply } = terms(&role.allow, &role.reply);
+    (identity.allow, identity.reply) = (allow, reply);
     identities.push(identity);
-    let tuning = Tuning {
+    Ok(Pool::new(grid, identities, &tuning(role)))
+}
+
+fn tuning(role: &AuthenticationServer) -> Tuning {
+    Tuning {
         patience: role.element_wait_s.duration(),
         // Without RADIUS, the channel's own time limit: a peer may take as long as a step may.
         preempt: role
@@ -199,10 +235,16 @@ fn pool(role: &AuthenticationServer, grid: &Arc<Grid>) -> Result<Arc<Pool>, KeyE
                 radius.preempt_s.duration()
             }),
         ..Tuning::DEFAULT
-    };
-    Ok(Pool::new(grid, identities, &tuning))
+    }
 }
 
-fn names(allow: &[Text<Caller>]) -> Vec<String> {
-    allow.iter().map(|name| name.0.to_string()).collect()
+fn callers(role: &AuthenticationServer) -> Vec<Caller> {
+    role.callers.iter().map(|caller| caller.0.clone()).collect()
+}
+
+fn terms(allow: &[Text<Caller>], reply: &config::Reply) -> Terms {
+    Terms {
+        allow: allow.iter().map(|name| name.0.to_string()).collect(),
+        reply: reply.into(),
+    }
 }

@@ -3,6 +3,7 @@
 
 use std::{io, pin::Pin, sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
 use gose_client::record::{ContentType, Exported, Opened, Opener, RecordError, Side, host_layer};
 use gose_element::drive::eap_tls::{self, SessionKeys, scripts};
 use gose_proto::eap::{Code, Packet, PacketError, Type};
@@ -31,6 +32,11 @@ const RECORDS: usize = 16;
 /// Serves `gose-eap/1`.
 pub struct EapChannel {
     pool: Arc<Pool>,
+    terms: ArcSwap<Terms>,
+}
+
+/// Whom it serves, and with what.
+struct Terms {
     callers: Vec<Caller>,
     service: Service,
 }
@@ -62,13 +68,17 @@ impl EapChannel {
     pub fn new(pool: Arc<Pool>, callers: Vec<Caller>, service: Service) -> Self {
         Self {
             pool,
-            callers,
-            service,
+            terms: ArcSwap::from_pointee(Terms { callers, service }),
         }
     }
 
+    /// Conversations that begin from now on are these callers', with this service.
+    pub fn reload(&self, callers: Vec<Caller>, service: Service) {
+        self.terms.store(Arc::new(Terms { callers, service }));
+    }
+
     fn admits(&self, names: &Names) -> bool {
-        self.callers.iter().any(|caller| match caller {
+        self.terms.load().callers.iter().any(|caller| match caller {
             Caller::Anybody => true,
             Caller::Named(name) => names.is(name),
         })
@@ -160,7 +170,8 @@ impl EapChannel {
         mut conversation: Conversation,
         success: &Success,
     ) -> Result<(), Broken> {
-        match self.service {
+        let service = self.terms.load().service;
+        match service {
             Service::None => Ok(send(stream, &success.packet).await?),
             Service::ElementEcho => {
                 send(stream, &success.packet).await?;
@@ -172,7 +183,7 @@ impl EapChannel {
                 // The element is free for the next conversation.
                 drop(conversation);
                 send(stream, &success.packet).await?;
-                host_service(stream, &keys, self.service).await
+                host_service(stream, &keys, service).await
             }
         }
     }

@@ -346,7 +346,7 @@ impl Conversation {
             .map_err(|_| self.sick("the element's MSK has not 64 bytes"))?;
         let msk = Zeroizing::new(msk);
         let peer = certified_name(certificate)?;
-        if !self.members.identity.admits(&peer) {
+        if !self.members.admits(&peer) {
             return Err(Broken(format!(
                 "policy of {} does not admit {peer}",
                 self.members.identity.name
@@ -362,7 +362,7 @@ impl Conversation {
             packet,
             msk,
             peer,
-            reply: self.members.identity.reply.attributes(),
+            reply: self.members.reply(),
             facts: Facts {
                 version: hello.version,
                 suite: hello.suite,

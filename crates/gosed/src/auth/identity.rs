@@ -43,14 +43,6 @@ impl Identity {
         }
     }
 
-    /// Whether a certified name may come in.
-    #[must_use]
-    pub fn admits(&self, name: &str) -> bool {
-        self.allow
-            .iter()
-            .any(|allowed| allowed == "*" || allowed == name)
-    }
-
     /// The best of several for a realm: one that names it, else one that serves every realm.
     #[must_use]
     pub fn choose<'i, T>(

@@ -14,4 +14,4 @@ pub use channel::EapChannel;
 pub use conversation::Conversation;
 pub use eap::{Authenticators, Begin, EapConversation, Facts, NoRealm, Pending, Success, Turn};
 pub use identity::{Identity, Reply, realm};
-pub use pool::{ElementState, Pool, Tuning};
+pub use pool::{ElementState, Pool, Terms, Tuning};

@@ -10,14 +10,17 @@ use std::{
     time::{Duration, Instant},
 };
 
+use arc_swap::ArcSwap;
 use gose_element::{
     Seid,
     drive::eap_tls::{Opening, scripts},
 };
-use gose_proto::radius::request::Station;
+use gose_proto::radius::{Type, request::Station};
 use tokio::sync::Notify;
 
-use super::{Authenticators, Begin, Conversation, EapConversation, Identity, NoRealm, realm};
+use super::{
+    Authenticators, Begin, Conversation, EapConversation, Identity, NoRealm, Reply, realm,
+};
 use crate::grid::{Eviction, Grid, Lease, Names, Peer, Plane};
 
 /// How a pool behaves when its elements are busy or broken.
@@ -48,10 +51,20 @@ pub struct Pool {
     identities: Vec<Arc<Members>>,
 }
 
+/// Who may come in under an identity, and what is said of them.
+#[derive(Debug, Clone)]
+pub struct Terms {
+    /// Names that may come in; `*` for whoever has a certificate under the anchors.
+    pub allow: Vec<String>,
+    /// What clients are told about those who come in.
+    pub reply: Reply,
+}
+
 /// The elements of one identity.
 pub(super) struct Members {
     pub(super) identity: Identity,
-    pub(super) tuning: Tuning,
+    tuning: ArcSwap<Tuning>,
+    terms: ArcSwap<Terms>,
     grid: Arc<Grid>,
     peer: Peer,
     elements: Mutex<Vec<Element>>,
@@ -126,6 +139,17 @@ impl Pool {
         pool
     }
 
+    /// Takes other terms of the identities, by their names, and other times; from now on they count.
+    pub fn reload(&self, terms: &[(&str, Terms)], tuning: &Tuning) {
+        for members in &self.identities {
+            members.tuning.store(Arc::new(tuning.clone()));
+            let named = |(name, _): &&(&str, Terms)| members.identity.name == *name;
+            if let Some((_, terms)) = terms.iter().find(named) {
+                members.terms.store(Arc::new(terms.clone()));
+            }
+        }
+    }
+
     /// Every element, identity by identity.
     #[must_use]
     pub fn state(&self) -> Vec<(String, ElementState)> {
@@ -179,12 +203,30 @@ impl Members {
             elements: Mutex::new(identity.elements.iter().map(element).collect()),
             peer: Peer::new(grid.new_sid(), Names::Operator),
             grid: grid.clone(),
+            terms: ArcSwap::from_pointee(Terms {
+                allow: identity.allow.clone(),
+                reply: identity.reply.clone(),
+            }),
             identity,
-            tuning: tuning.clone(),
+            tuning: ArcSwap::from_pointee(tuning.clone()),
             freed: Notify::new(),
             waits: AtomicU64::new(0),
             acquainted: Mutex::default(),
         })
+    }
+
+    /// Whether a certified name may come in.
+    pub(super) fn admits(&self, name: &str) -> bool {
+        let terms = self.terms.load();
+        terms
+            .allow
+            .iter()
+            .any(|allowed| allowed == "*" || allowed == name)
+    }
+
+    /// What clients are told about those who come in.
+    pub(super) fn reply(&self) -> Vec<(Type, Vec<u8>)> {
+        self.terms.load().reply.attributes()
     }
 
     /// What makes an element ready for a new conversation: SELECT, PIN and identity once, then Reset-State alone.
@@ -205,7 +247,7 @@ impl Members {
 
     /// An element for a conversation, waiting at most the pool's patience.
     pub(super) async fn claim(&self, peer: Acquaintance) -> Option<(Seid, Arc<Claim>)> {
-        let deadline = tokio::time::Instant::now() + self.tuning.patience;
+        let deadline = tokio::time::Instant::now() + self.tuning.load().patience;
         loop {
             let freed = self.freed.notified();
             tokio::pin!(freed);
@@ -280,7 +322,7 @@ impl Members {
     fn preempt(&self, elements: &mut [Element]) -> Option<(Seid, Arc<Claim>)> {
         let silent = |element: &Element| match &element.place {
             Place::Busy(claim) => {
-                Some(claim.silence()).filter(|silence| *silence >= self.tuning.preempt)
+                Some(claim.silence()).filter(|silence| *silence >= self.tuning.load().preempt)
             }
             _ => None,
         };
@@ -327,11 +369,11 @@ impl Members {
 
     fn rest(&self, element: &mut Element) {
         let factor = 2_u32.saturating_pow(element.failures.min(16));
-        let time = self
-            .tuning
+        let tuning = self.tuning.load();
+        let time = tuning
             .quarantine
             .saturating_mul(factor)
-            .min(self.tuning.longest_quarantine);
+            .min(tuning.longest_quarantine);
         element.failures += 1;
         element.place = Place::Resting(Instant::now() + time);
         tracing::warn!(seid = %element.seid, seconds = time.as_secs_f32(), "a server element rests");
@@ -355,7 +397,7 @@ impl Members {
                 Place::Resting(_) => continue,
             }
             // Whoever wants it gets some time before the pool tries again.
-            element.place = Place::Resting(Instant::now() + self.tuning.quarantine * 5);
+            element.place = Place::Resting(Instant::now() + self.tuning.load().quarantine * 5);
         }
     }
 

@@ -5,6 +5,7 @@
 
 mod access;
 mod authentication_server;
+mod changes;
 mod generations;
 mod hypervisor;
 mod key_store;

@@ -149,7 +149,7 @@ impl Lease {
 
     /// Powers the element down, unlocks it, and waits until it is so.
     pub async fn shutdown(self) {
-        let (slot, sid, timeout) = (self.slot.clone(), self.peer.sid, self.grid.apdu_timeout);
+        let (slot, sid, timeout) = (self.slot.clone(), self.peer.sid, self.grid.apdu_timeout());
         drop(self);
         // An element that hangs stays locked until it comes back; whoever shuts it down need not wait.
         let _ = tokio::time::timeout(timeout, slot.freed_by(sid)).await;

@@ -41,7 +41,8 @@ pub struct Grid {
     table: ArcSwap<Table>,
     policy: ArcSwap<Policy>,
     next_sid: AtomicU64,
-    apdu_timeout: Duration,
+    /// Milliseconds.
+    apdu_timeout: AtomicU64,
     metrics: Arc<Metrics>,
 }
 
@@ -107,9 +108,10 @@ impl Grid {
             table: ArcSwap::default(),
             policy: ArcSwap::from_pointee(policy),
             next_sid: AtomicU64::new(1),
-            apdu_timeout,
+            apdu_timeout: AtomicU64::default(),
             metrics: Arc::default(),
         };
+        grid.set_apdu_timeout(apdu_timeout);
         grid.replace_slots(specs);
         Arc::new(grid)
     }
@@ -134,6 +136,16 @@ impl Grid {
     /// give them up at [`Lease::is_permitted`].
     pub fn replace_policy(&self, policy: Policy) {
         self.policy.store(Arc::new(policy));
+    }
+
+    /// Leases that are given from now on have this time limit.
+    pub fn set_apdu_timeout(&self, timeout: Duration) {
+        let millis = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+        self.apdu_timeout.store(millis, Ordering::Relaxed);
+    }
+
+    fn apdu_timeout(&self) -> Duration {
+        Duration::from_millis(self.apdu_timeout.load(Ordering::Relaxed))
     }
 
     /// What the node counts.
@@ -186,11 +198,13 @@ impl Grid {
     /// [`Refusal`]; an unknown element and a forbidden one give the same.
     pub fn open(self: &Arc<Self>, peer: &Peer, seid: Seid, plane: Plane) -> Result<Lease, Refusal> {
         let (slot, policy) = self.authorise(peer, seid, plane)?;
-        let running = slot.lock(peer, self.apdu_timeout).inspect_err(|refusal| {
-            if *refusal == Refusal::InUse {
-                Metrics::add(&self.metrics.in_use);
-            }
-        })?;
+        let running = slot
+            .lock(peer, self.apdu_timeout())
+            .inspect_err(|refusal| {
+                if *refusal == Refusal::InUse {
+                    Metrics::add(&self.metrics.in_use);
+                }
+            })?;
         Ok(Lease::new(
             self.clone(),
             peer.clone(),

@@ -39,7 +39,8 @@ fn authorise(
     names: &Names,
     action: &Action,
 ) -> Result<Authorised, Denied> {
-    let caller = caller(middleware.config(), names);
+    let config = middleware.config();
+    let caller = caller(&config, names);
     let creator = match &caller {
         Caller::Operator => Creator::Operator,
         Caller::User(user) => Creator::User(user.user.0.clone()),
@@ -88,7 +89,7 @@ fn authorise_create(
     creator: Creator,
     create: &VmCreate,
 ) -> Result<Authorised, Denied> {
-    let mut command = command(middleware.config(), create)?;
+    let mut command = command(&middleware.config(), create)?;
     command.extend(create.arguments.iter().cloned());
     let mut seids = Vec::new();
     for text in &create.seid {

@@ -113,7 +113,7 @@ impl Channels {
 
     async fn session(&self, socket: Socket) {
         let vm = self.domain.vm();
-        let limit = self.middleware.limits.handshake_timeout_s.duration();
+        let limit = self.middleware.limits.load().handshake_timeout_s.duration();
         let accepted = timeout(limit, TlsAcceptor::from(self.tls.clone()).accept(socket)).await;
         let stream = match accepted {
             Ok(Ok(stream)) => stream,
@@ -139,13 +139,21 @@ impl Channels {
         } = &*self.middleware;
         let peer = Peer::new(grid.new_sid(), Names::Guest(self.bound.clone()));
         tracing::info!(peer = %peer, "guest session begins");
-        let ended = racs::serve(stream, grid, &peer, limits, Mode::Gather, stop.clone()).await;
+        let ended = racs::serve(
+            stream,
+            grid,
+            &peer,
+            &limits.load_full(),
+            Mode::Gather,
+            stop.clone(),
+        )
+        .await;
         tracing::info!(peer = %peer, reason = %ended, "guest session ended");
     }
 
     async fn eap(&self, mut stream: TlsStream<Socket>) {
         let vm = self.domain.vm();
-        let Some(upstream) = &self.middleware.upstream else {
+        let Some(upstream) = self.middleware.upstream.load_full() else {
             tracing::warn!(%vm, "refused: no authentication server is configured");
             let _ = eap_relay::close(&mut stream).await;
             return;

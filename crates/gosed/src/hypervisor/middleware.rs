@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use arc_swap::{ArcSwap, ArcSwapOption};
 use gose_client::{
     guest::{JoinRecord, RecordError},
     tls::{EAP, Identity, RACS},
@@ -44,17 +45,68 @@ const RETRY: Duration = Duration::from_secs(30);
 /// The hypervisor role of a node.
 pub struct Middleware {
     pub(super) grid: Arc<Grid>,
-    config: config::Hypervisor,
-    pub(super) limits: Limits,
+    config: ArcSwap<config::Hypervisor>,
+    pub(super) limits: Arc<ArcSwap<Limits>>,
     issuer: Arc<TokenIssuer>,
     generations: Arc<GenerationFile>,
-    identity: Identity,
-    guest_anchors: Vec<Vec<u8>>,
-    pub(super) upstream: Option<Upstream>,
+    /// What the hypervisor shows to guests, and what they trust; as of the last reload.
+    towards_guests: ArcSwap<TowardsGuests>,
+    pub(super) upstream: ArcSwapOption<Upstream>,
     driver: Box<dyn Hypervisor>,
     guests: Mutex<BTreeMap<VmId, Guest>>,
     creation: Mutex<()>,
     pub(super) stop: Stop,
+}
+
+/// What guests see of the hypervisor.
+struct TowardsGuests {
+    /// `hv-tls`.
+    identity: Identity,
+    /// The name in its certificate.
+    name: String,
+    /// What guests trust for it.
+    anchors: Vec<Vec<u8>>,
+}
+
+/// What a reload reads again.
+struct Reloaded {
+    towards_guests: TowardsGuests,
+    upstream: Option<Upstream>,
+}
+
+impl Reloaded {
+    fn read(
+        role: &config::Hypervisor,
+        tls: &config::Tls,
+        grid: &Arc<Grid>,
+    ) -> Result<Self, MiddlewareError> {
+        let ders = |files: &[std::path::PathBuf]| -> Result<Vec<_>, TlsError> {
+            let read: Result<Vec<_>, _> = files.iter().map(|file| certificates(file)).collect();
+            Ok(read?.concat())
+        };
+        let identity = keys::identity(grid, tls)?;
+        let upstream = match &role.authentication_server {
+            None => None,
+            Some(called) => Some(Upstream {
+                node: called.node.clone(),
+                name: gose_client::tls::server_name(&called.name)?,
+                config: gose_client::tls::client_config(
+                    &identity,
+                    gose_client::tls::anchors(ders(&tls.node_anchor_files)?)?,
+                    EAP,
+                )?,
+            }),
+        };
+        let anchors = ders(&role.guest_anchor_files)?;
+        Ok(Self {
+            towards_guests: TowardsGuests {
+                identity,
+                name: role.name.clone(),
+                anchors: anchors.iter().map(|der| der.to_vec()).collect(),
+            },
+            upstream,
+        })
+    }
 }
 
 /// A guest that runs.
@@ -73,32 +125,16 @@ impl Middleware {
     pub fn new(
         role: config::Hypervisor,
         tls: &config::Tls,
-        limits: Limits,
+        limits: Arc<ArcSwap<Limits>>,
         grid: Arc<Grid>,
         stop: Stop,
     ) -> Result<Arc<Self>, MiddlewareError> {
-        let ders = |files: &[std::path::PathBuf]| -> Result<Vec<_>, TlsError> {
-            let read: Result<Vec<_>, _> = files.iter().map(|file| certificates(file)).collect();
-            Ok(read?.concat())
-        };
         let chain = certificates(&role.ca_certificate_file)?;
         let chain = chain.iter().map(|der| der.to_vec()).collect();
         let key = Arc::new(keys::element_key(&grid, &role.ca_key)?);
         let lifetime = role.token_lifetime_s.duration();
         let issuer = Arc::new(TokenIssuer::new(chain, key, lifetime)?);
-        let identity = keys::identity(&grid, tls)?;
-        let upstream = match &role.authentication_server {
-            None => None,
-            Some(called) => Some(Upstream {
-                node: called.node.clone(),
-                name: gose_client::tls::server_name(&called.name)?,
-                config: gose_client::tls::client_config(
-                    &identity,
-                    gose_client::tls::anchors(ders(&tls.node_anchor_files)?)?,
-                    EAP,
-                )?,
-            }),
-        };
+        let reloaded = Reloaded::read(&role, tls, &grid)?;
         let driver: Box<dyn Hypervisor> = match &role.driver {
             config::Driver::Process => Box::new(Processes::default()),
             config::Driver::Namespace => Box::new(Namespaces::new(role.join_folder.clone())),
@@ -108,16 +144,12 @@ impl Middleware {
                 &role.generation_file,
                 issuer.key_hash(),
             )?),
-            guest_anchors: ders(&role.guest_anchor_files)?
-                .iter()
-                .map(|der| der.to_vec())
-                .collect(),
             grid,
-            config: role,
+            config: ArcSwap::from_pointee(role),
             limits,
             issuer,
-            identity,
-            upstream,
+            towards_guests: ArcSwap::from_pointee(reloaded.towards_guests),
+            upstream: ArcSwapOption::from_pointee(reloaded.upstream),
             driver,
             guests: Mutex::default(),
             creation: Mutex::default(),
@@ -144,8 +176,28 @@ impl Middleware {
 
     /// The role as it is configured.
     #[must_use]
-    pub fn config(&self) -> &config::Hypervisor {
-        &self.config
+    pub fn config(&self) -> Arc<config::Hypervisor> {
+        self.config.load_full()
+    }
+
+    /// Takes what another configuration says of images, creators, guests, the authentication server, and of what
+    /// guests see and trust; guests that run keep what they have. New ones of the configuration are to be started by
+    /// [`Middleware::start_configured`].
+    ///
+    /// # Errors
+    /// [`MiddlewareError`]. What is returned makes the change, which cannot fail.
+    pub fn reload(
+        &self,
+        role: &config::Hypervisor,
+        tls: &config::Tls,
+    ) -> Result<impl FnOnce() + '_, MiddlewareError> {
+        let reloaded = Reloaded::read(role, tls, &self.grid)?;
+        let role = role.clone();
+        Ok(move || {
+            self.towards_guests.store(Arc::new(reloaded.towards_guests));
+            self.upstream.store(reloaded.upstream.map(Arc::new));
+            self.config.store(Arc::new(role));
+        })
     }
 
     /// What this hypervisor knows about its virtual machines.
@@ -167,14 +219,14 @@ impl Middleware {
         Publisher::new(generations, self.issuer.key_hash(), calls, stop)
     }
 
-    /// Starts the guests of the configuration; one that does not start is logged.
+    /// Starts the guests of the configuration that do not run; one that does not start is logged.
     pub fn start_configured(self: &Arc<Self>) {
-        for guest in &self.config.guests {
-            let image = self
-                .config
-                .images
-                .iter()
-                .find(|image| image.name == guest.image);
+        let config = self.config();
+        for guest in &config.guests {
+            if self.guests().contains_key(&guest.uuid.0) {
+                continue;
+            }
+            let image = config.images.iter().find(|image| image.name == guest.image);
             let start = Start {
                 vm: guest.uuid.0,
                 seids: guest.seid.iter().map(|seid| seid.0).collect(),
@@ -296,7 +348,8 @@ impl Middleware {
             seids: start.seids.clone(),
         });
         let verifier = GuestVerifier::new(domain.clone(), self.generations.clone());
-        let own = Arc::new(SingleCertAndKey::from(self.identity.certified_key()));
+        let shown = self.towards_guests.load().identity.certified_key();
+        let own = Arc::new(SingleCertAndKey::from(shown));
         let tls = guest_tls::server_config(verifier, own, &[RACS, EAP])?;
         let sockets = DomainSockets::new(self.clone(), domain.clone(), bound.clone(), tls);
         let guest = Guest {
@@ -311,10 +364,11 @@ impl Middleware {
     fn join_record(&self, domain: &Domain) -> Result<JoinRecord, MiddlewareError> {
         let secret = domain.join_secret().ok_or(RecordError::Field("secret"))?;
         let token = domain.token();
+        let towards_guests = self.towards_guests.load();
         Ok(JoinRecord::new(
             domain.vm(),
-            &self.config.name,
-            &self.guest_anchors,
+            &towards_guests.name,
+            &towards_guests.anchors,
             token.chain.certificates(),
             &secret,
         ))

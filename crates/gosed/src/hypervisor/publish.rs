@@ -88,7 +88,7 @@ impl Drop for Publisher {
 
 /// Keeps one grid told.
 async fn tell(source: Arc<Source>, node: String) {
-    let mut stop = source.stop.clone();
+    let stop = source.stop.clone();
     let mut changes = source.generations.changes();
     let mut told = BTreeMap::new();
     let mut wait = FIRST;

@@ -36,7 +36,7 @@ pub(crate) struct Shared {
     /// Protocols beside RACS.
     pub(crate) handlers: Handlers,
     /// Bounds and time limits.
-    pub(crate) limits: Limits,
+    pub(crate) limits: Arc<ArcSwap<Limits>>,
     /// Counters.
     pub(crate) metrics: Arc<Metrics>,
 }
@@ -61,7 +61,9 @@ impl Listener {
 
     /// Serves until the node stops; then requests that run get the drain time.
     pub async fn serve(self, stop: Stop) {
-        let permits = Arc::new(Semaphore::new(self.shared.limits.connections as usize));
+        let permits = Arc::new(Semaphore::new(
+            self.shared.limits.load().connections as usize,
+        ));
         let mut connections = JoinSet::new();
         loop {
             let accepted = tokio::select! {
@@ -80,7 +82,7 @@ impl Listener {
             });
         }
         drop(self.tcp);
-        let drain = self.shared.limits.drain_timeout_s.duration();
+        let drain = self.shared.limits.load().drain_timeout_s.duration();
         let all = async { while connections.join_next().await.is_some() {} };
         if timeout(drain, all).await.is_err() {
             tracing::warn!(
@@ -131,8 +133,9 @@ async fn handshake(
     stop: Stop,
 ) -> Result<TlsStream<TcpStream>, String> {
     let acceptor = TlsAcceptor::from(shared.tls.load().server.clone());
+    let limit = shared.limits.load().handshake_timeout_s.duration();
     tokio::select! {
-        done = timeout(shared.limits.handshake_timeout_s.duration(), acceptor.accept(tcp)) => match done {
+        done = timeout(limit, acceptor.accept(tcp)) => match done {
             Ok(Ok(stream)) => Ok(stream),
             Ok(Err(error)) => Err(error.to_string()),
             Err(_) => Err("the handshake took too long".to_owned()),
@@ -168,7 +171,8 @@ async fn serve(stream: TlsStream<TcpStream>, from: &str, shared: Arc<Shared>, st
         .and_then(|alpn| shared.handlers.get(alpn))
         .cloned();
     let who = (peer, Some(admitted.identity));
-    let with = (&shared.grid, &shared.limits);
+    let limits = shared.limits.load_full();
+    let with = (&shared.grid, &*limits);
     speak(stream, handler.as_ref(), who, with, stop).await;
     drop(registered);
 }

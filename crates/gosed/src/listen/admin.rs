@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
@@ -81,7 +82,8 @@ impl AdminSocket {
             }
         }
         let all = async { while connections.join_next().await.is_some() {} };
-        let _ = timeout(shared.limits.drain_timeout_s.duration(), all).await;
+        let limit = shared.limits.load().drain_timeout_s.duration();
+        let _ = timeout(limit, all).await;
     }
 }
 
@@ -96,7 +98,7 @@ pub(crate) struct AdminShared {
     pub(crate) grid: Arc<Grid>,
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) handlers: Handlers,
-    pub(crate) limits: Limits,
+    pub(crate) limits: Arc<ArcSwap<Limits>>,
 }
 
 async fn connection(stream: UnixStream, shared: Arc<AdminShared>, stop: Stop) {
@@ -116,7 +118,7 @@ async fn connection(stream: UnixStream, shared: Arc<AdminShared>, stop: Stop) {
         }
     }
     let mut stream = BufReader::with_capacity(BUFFER, stream);
-    let limit = shared.limits.idle_timeout_s.duration();
+    let limit = shared.limits.load().idle_timeout_s.duration();
     let first = match timeout(limit, stream.fill_buf()).await {
         Ok(Ok([first, ..])) => *first,
         _ => return,
@@ -127,7 +129,8 @@ async fn connection(stream: UnixStream, shared: Arc<AdminShared>, stop: Stop) {
     tracing::info!(peer = %peer, "session begins");
     // A length of four bytes, which is never so large that its first byte is not 00.
     let handler = shared.handlers.get(ADMIN).filter(|_| first == 0x00);
-    let with = (&shared.grid, &shared.limits);
+    let limits = shared.limits.load_full();
+    let with = (&shared.grid, &*limits);
     speak(stream, handler, (peer, None), with, stop).await;
     drop(registered);
 }

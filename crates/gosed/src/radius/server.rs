@@ -114,10 +114,10 @@ impl Server {
     /// Takes the clients of another configuration; everything else stays as it was.
     ///
     /// # Errors
-    /// [`StartError`]; everything stays as it was.
-    pub fn reload(&self, section: &config::Radius) -> Result<(), StartError> {
-        self.clients.store(Arc::new(clients(section)?));
-        Ok(())
+    /// [`StartError`]. What is returned makes the change, which cannot fail.
+    pub fn reload(&self, section: &config::Radius) -> Result<impl FnOnce() + '_, StartError> {
+        let clients = Arc::new(clients(section)?);
+        Ok(move || self.clients.store(clients))
     }
 }
 

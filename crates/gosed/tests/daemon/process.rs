@@ -237,6 +237,10 @@ fn signals() {
     daemon.wait_for("configuration reloaded");
     // The list names another certificate of alice.
     assert!(typed.say("BEGIN\nECHO a\nEND\n").contains("+009 001 a"));
+    // What only a restart changes is said, setting by setting.
+    place.configure("[limits]\nconnections = 7\nidle-timeout-s = 700\n");
+    daemon.signal("-HUP");
+    daemon.wait_for("[limits] connections was changed and needs a restart");
     daemon.signal("-TERM");
     let mut rest = String::new();
     typed.output.read_to_string(&mut rest).unwrap();

@@ -66,6 +66,28 @@ async fn a_revocation_list_that_is_corrupt_or_old_lets_nobody_in() {
     assert!(error.to_string().contains("alert"), "{error}");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn time_limits_of_sessions_that_begin_afterwards() {
+    let world = World::small().await;
+    let mut before = world.alice().await;
+    before.check(&["ECHO a"], "+009 001 a").await;
+    world.reload(&Settings {
+        elements: 2,
+        limits: "idle-timeout-s = 1".into(),
+        ..Settings::default()
+    });
+    let mut after = world.alice().await;
+    after.check(&["ECHO b"], "+009 001 b").await;
+    let start = Instant::now();
+    after.rest().await.1.unwrap();
+    let passed = start.elapsed();
+    assert!(
+        (Duration::from_millis(900)..Duration::from_secs(10)).contains(&passed),
+        "{passed:?}"
+    );
+    before.check(&["ECHO still"], "+009 001 still").await;
+}
+
 fn pem(der: &[u8]) -> String {
     gose_testkit::pki::pem("X509 CRL", der)
 }

@@ -13,5 +13,6 @@ mod memory;
 mod phases;
 mod private_keys;
 mod processes;
+mod reload;
 mod upstream;
 mod world;

@@ -46,6 +46,9 @@ pub(crate) struct World {
     /// Holds element `SE-C`, in a world that has it.
     pub(crate) second_grid: Option<Running>,
     pub(crate) server: Running,
+    /// The configurations of the authentication server and of the hypervisor.
+    pub(crate) server_text: String,
+    pub(crate) hypervisor_text: String,
     /// Between the hypervisor and the grids.
     pub(crate) lines: Vec<Line>,
     hypervisor: Option<Running>,
@@ -146,13 +149,13 @@ impl World {
         let hv_ca = authority_of_the_hypervisor(path, &site);
         let grid = grid_node(&runtime, path, &site, "grid", &FIRST);
         let second_grid = second.then(|| grid_node(&runtime, path, &site, "grid-2", &SECOND));
-        let server = server_node(&runtime, path, &site, service);
+        let (server, server_text) = server_node(&runtime, path, &site, service);
         let grids = std::iter::once(&grid).chain(&second_grid);
         let lines: Vec<_> = grids
             .map(|grid| Line::to(grid.address().unwrap()))
             .collect();
         let remote: Vec<_> = lines.iter().zip([&FIRST[..], &SECOND[..]]).collect();
-        let hypervisor = hypervisor_node(&runtime, path, &remote, &server);
+        let (hypervisor, hypervisor_text) = hypervisor_node(&runtime, path, &remote, &server);
         drop(entered);
         Self {
             dir,
@@ -161,6 +164,8 @@ impl World {
             grid,
             second_grid,
             server,
+            server_text,
+            hypervisor_text,
             lines,
             hypervisor: Some(hypervisor),
             guests,
@@ -327,7 +332,7 @@ fn server_node(
     path: &Path,
     site: &Authority,
     service: &str,
-) -> Running {
+) -> (Running, String) {
     let role = format!(
         r#"
 [authentication-server]
@@ -351,7 +356,7 @@ service = "{service}"
             |_, _| {},
         );
     });
-    start(runtime, &text)
+    (start(runtime, &text), text)
 }
 
 /// Makes `hv-ca` in the hypervisor's element; gives its chain.
@@ -377,7 +382,7 @@ fn hypervisor_node(
     path: &Path,
     remote: &[(&Line, &[&str])],
     server: &Running,
-) -> Running {
+) -> (Running, String) {
     let base = hypervisor_text(path);
     let seids: Vec<_> = remote.iter().flat_map(|(_, seids)| *seids).collect();
     let slots: String = remote
@@ -408,7 +413,8 @@ quota = 1
         path = path.display(),
         port = server.address().unwrap().port(),
     );
-    start(runtime, &(base + &slots + &role))
+    let text = base + &slots + &role;
+    (start(runtime, &text), text)
 }
 
 /// Elements of a grid node as slots of the hypervisor.
@@ -466,6 +472,12 @@ impl World {
         let stopped = self.second_grid.take().unwrap();
         self.runtime.block_on(stopped.stop());
         self.second_grid = Some(start(&self.runtime, &self.second_grid_text()));
+    }
+
+    /// The node reads a configuration again.
+    pub(crate) fn reload(&self, node: &Running, text: &str) {
+        let _entered = self.runtime.enter();
+        node.reload(&Config::parse(text).unwrap()).unwrap();
     }
 
     /// The hypervisor reaches the second grid again.
