@@ -271,6 +271,22 @@ fn the_example_is_good() {
 }
 
 #[test]
+fn the_examples_of_roles_are_good() {
+    let check = |name: &str| {
+        let config = Config::parse(&document(&format!("docs/examples/{name}.toml"))).unwrap();
+        assert!(config.dangers().is_empty());
+        config
+    };
+    let hypervisor = check("hypervisor").hypervisor.unwrap();
+    assert_eq!(hypervisor.guests.len(), 1);
+    let server = check("authentication-server")
+        .authentication_server
+        .unwrap();
+    assert_eq!(server.companies.len(), 1);
+    assert!(server.radius.unwrap().radsec.is_some());
+}
+
+#[test]
 fn the_examples_of_hardware_are_good() {
     let text = document("docs/hardware.md");
     let examples = text.split("```toml\n").skip(1);
