@@ -26,6 +26,13 @@ const ATR: [u8; 15] = [
 /// Bytes that a chain of commands may carry: a certificate of the largest PIV container and its tags.
 const CHAIN_LIMIT: usize = 16_384;
 
+/// SW1 of "further bytes are there": ISO 7816-4's, and that of the EAP smart card's traces.
+const MORE: u8 = 0x61;
+const LEGACY_MORE: u8 = 0x9F;
+
+/// Answers up to this length are never announced by [`LEGACY_MORE`].
+const SHORT: usize = 256;
+
 /// A secure element in software.
 pub struct Card {
     nvm: Nvm,
@@ -37,6 +44,8 @@ pub struct Card {
     /// What GET RESPONSE fetches, from `sent` on.
     pending: Zeroizing<Vec<u8>>,
     sent: usize,
+    /// SW1 that announces what is pending.
+    announced: u8,
     waiting: Option<Waiting>,
     cost: Cost,
 }
@@ -79,6 +88,7 @@ impl Card {
             chain: Assembler::new(CHAIN_LIMIT),
             pending: Zeroizing::default(),
             sent: 0,
+            announced: MORE,
             waiting: None,
             cost: Cost::default(),
         }
@@ -177,6 +187,7 @@ impl Card {
         let le = LeRule {
             ne: command.ne,
             direct: self.direct_without_le(),
+            legacy: false,
         };
         if command.cla == 0x00 && command.ins == 0xA4 && command.p1 == 0x04 {
             let response = self.select(command);
@@ -222,18 +233,15 @@ impl Card {
     }
 
     fn go_on(&mut self, next: Next, le: Option<LeRule>) -> Progress {
+        let legacy = matches!(next, Next::LegacyAnswer(_));
         let waiting = match next {
-            Next::Answer(response) => {
-                let response = match le {
-                    Some(le) => self.shape(response, le),
-                    None => self.shape(
-                        response,
-                        LeRule {
-                            ne: Some(256),
-                            direct: true,
-                        },
-                    ),
-                };
+            Next::Answer(response) | Next::LegacyAnswer(response) => {
+                let le = le.unwrap_or(LeRule {
+                    ne: Some(256),
+                    direct: true,
+                    legacy,
+                });
+                let response = self.shape(response, LeRule { legacy, ..le });
                 if self.nvm.staged().is_none() {
                     return self.finish(response);
                 }
@@ -248,6 +256,7 @@ impl Card {
     /// Keeps what does not fit into the answer for GET RESPONSE.
     fn shape(&mut self, response: Response, le: LeRule) -> Response {
         let room = match (le.ne, le.direct) {
+            _ if le.legacy && response.data.len() > SHORT => 0,
             (Some(ne), _) => ne,
             (None, true) => 256,
             (None, false) => 0,
@@ -258,6 +267,10 @@ impl Card {
         if response.sw != StatusWord::NORMAL {
             return response.sw.into();
         }
+        self.announced = match le.legacy && response.data.len() > SHORT {
+            true => LEGACY_MORE,
+            false => MORE,
+        };
         self.pending = Zeroizing::new(response.data);
         self.sent = 0;
         if room == 0 {
@@ -268,7 +281,7 @@ impl Card {
     }
 
     fn is_get_response(&self, command: CommandRef<'_>) -> bool {
-        let fetches = command.ins == 0xC0 || (command.ins == 0x12 && command.cla == 0xA0);
+        let fetches = matches!(command.cla, 0x00 | 0xA0) && matches!(command.ins, 0xC0 | 0x12);
         fetches && command.p1 == 0 && command.p2 == 0 && self.sent < self.pending.len()
     }
 
@@ -285,7 +298,8 @@ impl Card {
     }
 
     fn remaining(&self) -> StatusWord {
-        StatusWord::more(u8::try_from(self.pending.len() - self.sent).unwrap_or(0))
+        let left = u8::try_from(self.pending.len() - self.sent).unwrap_or(0);
+        [self.announced, left].into()
     }
 
     fn answer(&mut self, response: Response, le: Option<LeRule>) -> Progress {
@@ -335,6 +349,7 @@ impl Card {
 struct LeRule {
     ne: Option<u32>,
     direct: bool,
+    legacy: bool,
 }
 
 /// Classes that no applet of this card serves: other logical channels, secure messaging, reserved values

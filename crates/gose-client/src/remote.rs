@@ -1,6 +1,6 @@
 //! An element of a remote grid.
 
-use gose_element::{Atr, ElementError, Outcome, Outcomes, Script, SecureElement, Seid, Step};
+use gose_element::{Atr, ElementError, Outcomes, Script, SecureElement, Seid, Step, announced};
 use gose_proto::{
     apdu,
     racs::{Class, Failure, MAX_COMMANDS, Refusal, Request, RequestError, Response, Status},
@@ -163,31 +163,6 @@ impl RemoteElement {
         }
         Ok(outcomes(&response, first, script))
     }
-
-    /// RACS knows one MORE a line. Where `61xx` was to be collected and the card says `9Fxx` instead,
-    /// the rest is fetched here.
-    fn fetch_9f(&mut self, step: &Step, outcome: Outcome) -> Result<Outcome, ElementError> {
-        let mut body = outcome.body;
-        let [cla, ins, p1, p2] = step.fetch;
-        let mut rest = Step::new([cla, ins, p1, p2, outcome.sw.sw2()]);
-        rest.more = Some(0x9F);
-        rest.fetch = step.fetch;
-        let mut outcomes = self.run_script(&rest.into())?;
-        match (outcomes.done.pop().flatten(), outcomes.failed) {
-            (Some(last), None) => {
-                body.extend_from_slice(&last.body);
-                if body.len() > Script::MAX_BODY {
-                    return Err(ElementError::AnswerTooLong);
-                }
-                Ok(Outcome {
-                    body,
-                    expected: step.expect.is_none_or(|sw| sw == last.sw),
-                    sw: last.sw,
-                })
-            }
-            (_, failed) => Err(failed.unwrap_or(ElementError::OutcomeUnknown)),
-        }
-    }
 }
 
 impl SecureElement for RemoteElement {
@@ -247,27 +222,10 @@ impl SecureElement for RemoteElement {
     }
 
     fn run(&mut self, script: &Script) -> Outcomes {
-        let Some(last) = script.steps.last() else {
+        if script.steps.is_empty() {
             return Outcomes::default();
-        };
-        let mut outcomes = match self.run_script(script) {
-            Ok(outcomes) => outcomes,
-            Err(error) => return failed(error),
-        };
-        let complete = outcomes.done.len() == script.steps.len();
-        if complete
-            && last.more == Some(0x61)
-            && outcomes
-                .last()
-                .is_some_and(|outcome| outcome.sw.sw1() == 0x9F)
-            && let Some(Some(outcome)) = outcomes.done.pop()
-        {
-            match self.fetch_9f(last, outcome) {
-                Ok(outcome) => outcomes.done.push(Some(outcome)),
-                Err(error) => outcomes.failed = Some(error),
-            }
         }
-        outcomes
+        announced::run(script, |part| self.run_script(part).unwrap_or_else(failed))
     }
 }
 

@@ -164,13 +164,29 @@ fn scripts_end_where_the_element_says() {
         (outcomes.done.len(), outcomes.failed),
         (1, Some(ElementError::Mute))
     );
-    // Both SW1 of "more" in one step.
-    let step = Step::new([0x00, 0x03, 0x00, 0x00])
-        .collect([0x00, 0xC0, 0, 0])
-        .expect_normal();
-    let outcomes = element.run(&step.into());
-    assert!(outcomes.complete(1), "{outcomes:?}");
-    assert_eq!(outcomes.last().unwrap().body, [1, 2, 3, 4]);
+}
+
+/// RACS knows one MORE a line: the script stops at 9Fxx, the rest is fetched, the other steps follow.
+#[test]
+fn both_status_words_of_more_in_one_step() {
+    let world = World::new();
+    let mut element = world.element();
+    for class in [0x00, 0xA0] {
+        let long = Step::new([class, 0x03, 0x00, 0x00])
+            .collect([class, 0xC0, 0, 0])
+            .expect_normal()
+            .append();
+        let steps = vec![mirror(7).append(), long.clone(), long, mirror(8)];
+        let outcomes = element.run(&Script::new(steps));
+        assert!(outcomes.complete(4), "{outcomes:?}");
+        let bodies: Vec<_> = outcomes
+            .done
+            .iter()
+            .flatten()
+            .map(|o| &o.body[..])
+            .collect();
+        assert_eq!(bodies, [&[7][..], &[1, 2, 3, 4], &[1, 2, 3, 4], &[8]]);
+    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod algorithm;
+pub mod announced;
 pub mod atr;
 pub mod drive;
 pub mod element;

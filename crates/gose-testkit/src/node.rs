@@ -1,7 +1,7 @@
 //! A small RACS node on threads: elements that mirror, and a line that can be cut.
 //!
 //! Elements `SE1` and `SE2` answer by INS: 01 the data field and P1-P2 as status word; 02 sixty thousand
-//! bytes; 03 nothing and 9F04, which C0 then fetches; 04 no answer at all. `busy` is in use by others.
+//! bytes; 03 nothing and 9F04, which C0 and 12 then fetch; 04 no answer at all. `busy` is in use by others.
 
 use std::{
     io::{self, Read, Write},
@@ -195,7 +195,7 @@ impl SecureElement for Mirror<'_> {
             0x01 => answer(apdu.get(5..).unwrap_or_default(), [apdu[2], apdu[3]]),
             0x02 => answer(&vec![0x55; 60_000], [0x90, 0]),
             0x03 => answer(&[], [0x9F, 4]),
-            0xC0 => answer(&[1, 2, 3, 4], [0x90, 0]),
+            0xC0 | 0x12 => answer(&[1, 2, 3, 4], [0x90, 0]),
             0x04 => Err(ElementError::Mute),
             _ => answer(&[], [0x6D, 0]),
         }

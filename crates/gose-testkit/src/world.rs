@@ -8,7 +8,7 @@ use gose_element::{
     Algorithm, SecureElement,
     drive::eap_tls::{
         AID, EapTls, Error, Key, Opening, Personalisation, Policy, Reply, SessionKeys,
-        personalisation::Operator, scripts,
+        personalisation::Operator,
     },
 };
 use gose_proto::eap::{Code, Packet, Role, Type};
@@ -84,8 +84,8 @@ pub struct Ended {
 
 /// What an element gives after success.
 pub struct Keys {
-    /// MSK ‖ EMSK.
-    pub material: Vec<u8>,
+    /// The MSK.
+    pub msk: Vec<u8>,
     /// Session-Id.
     pub session_id: Vec<u8>,
     /// Whether the handshake resumed an earlier session.
@@ -338,10 +338,8 @@ pub fn state(end: &mut EapTls<'_, Element>) -> u8 {
 /// # Errors
 /// Refusals of the element.
 pub fn keys(end: &mut EapTls<'_, Element>) -> Result<Keys, Error> {
-    let material = gose_element::Step::new([0xA0, 0xA6, 0x00, 0x00, 0x80]);
-    let outcomes = end.run(&material.collect(scripts::FETCH).into());
     Ok(Keys {
-        material: outcomes.last().unwrap().body.clone(),
+        msk: end.msk()?.to_vec(),
         session_id: end.exported(0x04)?,
         resumed: end.is_resumed()?,
         peer_certificate: end.peer_certificate()?,

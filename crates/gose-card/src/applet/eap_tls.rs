@@ -3,6 +3,7 @@
 //!
 //! A command is parsed (`command`), authorised and executed here; EAP is in `conversation`, TLS in `engine`.
 
+mod amsk;
 mod clock;
 mod command;
 mod conversation;
@@ -27,11 +28,10 @@ use std::{
 
 use gose_element::{Algorithm, drive::eap_tls::AID};
 use gose_proto::apdu::{Command, Response, StatusWord};
-use zeroize::Zeroizing;
 
 use self::{
     clock::Clock,
-    command::{EapTlsCommand, Holder, SessionKeyLength, Target},
+    command::{EapTlsCommand, Holder, Place, Target},
     conversation::{Conversation, Output},
     identity::Identity,
     pins::Compared,
@@ -62,6 +62,8 @@ pub struct EapTlsApplet {
     pieces: Pieces,
     /// Where Get-Next-Identity stands.
     next: usize,
+    /// The label that Add-Identity appended last since the selection.
+    added: Option<Vec<u8>>,
     clock: Arc<Clock>,
     /// Identities that were set before, with the client's sessions: these outlive power and RESET.
     identities: HashMap<Vec<u8>, Arc<Identity>>,
@@ -80,6 +82,7 @@ impl EapTlsApplet {
         self.conversations.clear();
         self.pieces.clear();
         self.next = 0;
+        self.added = None;
     }
 
     fn execute(&mut self, command: EapTlsCommand, env: &mut Env<'_>) -> Result<Next, StatusWord> {
@@ -98,6 +101,7 @@ impl EapTlsApplet {
             C::AddIdentity(label) => {
                 self.authorise_operator(env)?;
                 memory::add(env.nvm, &label)?;
+                self.added = Some(label);
                 StatusWord::NORMAL.into()
             }
             C::DeleteIdentity(label) => self.delete_identity(&label, env)?.into(),
@@ -117,16 +121,28 @@ impl EapTlsApplet {
                 Response::ok(exported::profile(&self.conversation(handle)?.identity)).into()
             }
             C::Process { more, target, data } => self.process_eap(more, target, &data, env)?.into(),
+            C::ExportedParameter { index, .. } if index == exported::ENGINE_VERSION => {
+                self.authorise_bearer(env)?;
+                Response::ok(VERSION).into()
+            }
             C::ExportedParameter { handle, index } => {
                 self.authorise_bearer(env)?;
                 Response::ok(exported::parameter(self.conversation(handle)?, index)?).into()
             }
-            C::SessionKey { handle, length } => {
+            C::SessionKey { handle } => {
                 self.authorise_bearer(env)?;
-                Response::ok(session_key(self.conversation(handle)?, length)?).into()
+                Response::ok(session_key(self.conversation(handle)?)?).into()
             }
-            C::Random(length) => random(length)?.into(),
-            C::Generate { algorithm, slot } => self.generate(algorithm, slot, env)?.into(),
+            C::Random(length) => {
+                authorise_method_function(env)?;
+                random(length)?.into()
+            }
+            C::Certificate { handle } => {
+                authorise_method_function(env)?;
+                self.authorise_bearer(env)?;
+                Response::ok(self.conversation(handle)?.identity.credential.leaf()).into()
+            }
+            C::Generate { algorithm, place } => self.generate(algorithm, place, env)?.into(),
             C::Read { offset, length } => {
                 self.authorise_reading(env)?;
                 Response::ok(memory::read(env.nvm, offset, length)).into()
@@ -175,6 +191,11 @@ impl EapTlsApplet {
     fn conversation(&mut self, handle: u8) -> Result<&mut Conversation, StatusWord> {
         let conversation = self.conversations.get_mut(&handle);
         conversation.ok_or(StatusWord::CONDITIONS_NOT_SATISFIED)
+    }
+
+    fn is_legacy_9f(&self, handle: u8) -> bool {
+        let conversation = self.conversations.get(&handle);
+        conversation.is_some_and(|c| c.identity.policy.legacy_9f)
     }
 
     fn state(&self, handle: u8) -> State {
@@ -268,9 +289,15 @@ impl EapTlsApplet {
         };
         match (target, payload.first()) {
             (Target::Encrypt { content_type }, _) => {
-                let session = self.conversation(0)?.session();
+                let conversation = self.conversation(0)?;
+                let session = conversation.session();
                 let session = session.ok_or(StatusWord::CONDITIONS_NOT_SATISFIED)?;
-                session.encrypt(content_type, &payload).map(Response::ok)
+                let sealed = session.encrypt(content_type, &payload)?;
+                if session.engine().is_none() {
+                    // A fatal alert: the session is not resumed either (RFC 8446, 6.2).
+                    conversation.identity.forget_session();
+                }
+                Ok(Response::ok(sealed))
             }
             // TLS content types; an EAP packet begins with 01 to 04.
             (Target::Packet { handle: 0 }, Some(20..=24)) => {
@@ -280,7 +307,9 @@ impl EapTlsApplet {
                     .decrypt(&payload)
                     .map(|clear| Response::ok(clear.to_vec()))
             }
-            (Target::Packet { handle }, _) => self.process_packet(handle, &payload, env),
+            (Target::Packet { handle } | Target::Implicit { handle }, _) => {
+                self.process_packet(handle, &payload, env)
+            }
         }
     }
 
@@ -299,25 +328,41 @@ impl EapTlsApplet {
             Output::Packet(answer) => Response::ok(answer),
             Output::Taken => StatusWord::NORMAL.into(),
             Output::Discarded => StatusWord::EAP_PACKET_DISCARDED.into(),
+            Output::Failed => StatusWord::EAP_AUTHENTICATION_FAILURE.into(),
         })
     }
 
     fn generate(
         &mut self,
         algorithm: u8,
-        slot: u8,
+        place: Place,
         env: &mut Env<'_>,
     ) -> Result<Response, StatusWord> {
         self.authorise_operator(env)?;
         let algorithm = Algorithm::from_id(algorithm).ok_or(StatusWord::INCORRECT_DATA)?;
-        if !is_slot(slot) {
-            return Err(StatusWord::INCORRECT_DATA);
-        }
-        self.forget_identities();
+        let key = match place {
+            Place::Slot(slot) if is_slot(slot) => env
+                .keys
+                .generate(env.nvm, slot, algorithm)
+                .map_err(|_| StatusWord::FUNCTION_NOT_SUPPORTED)?,
+            Place::Slot(_) => return Err(StatusWord::INCORRECT_DATA),
+            Place::Label(label) => memory::generate(env.nvm, env.keys, &label, algorithm)?,
+            Place::Handle(handle) => {
+                let label = self.owner(handle)?;
+                memory::generate(env.nvm, env.keys, &label, algorithm)?
+            }
+        };
         env.cost.key_generate += 1;
-        let key = env.keys.generate(env.nvm, slot, algorithm);
-        let key = key.map_err(|_| StatusWord::FUNCTION_NOT_SUPPORTED)?;
+        self.forget_identities();
         Ok(Response::ok(key.public_key_info()))
+    }
+
+    /// Whose own key GENERATE makes: the identity that Add-Identity appended last, or the one of the handle.
+    fn owner(&mut self, handle: u8) -> Result<Vec<u8>, StatusWord> {
+        match &self.added {
+            Some(label) if handle == 0 => Ok(label.clone()),
+            _ => Ok(self.conversation(handle)?.identity.label.clone()),
+        }
     }
 
     /// What a PIN comparison came to.
@@ -343,24 +388,21 @@ fn preferred_identity(env: &Env<'_>) -> Result<Response, StatusWord> {
         .ok_or(StatusWord::REFERENCED_DATA_NOT_FOUND)
 }
 
-/// MSK, or MSK ‖ EMSK, in state 03.
-fn session_key(
-    conversation: &mut Conversation,
-    length: SessionKeyLength,
-) -> Result<Vec<u8>, StatusWord> {
+/// The MSK, in state 03. The EMSK stays: RFC 3748, 7.10.
+fn session_key(conversation: &mut Conversation) -> Result<Vec<u8>, StatusWord> {
     let legacy = conversation.identity.policy.legacy_msk_order;
     let session = conversation
         .session()
         .ok_or(StatusWord::CONDITIONS_NOT_SATISFIED)?;
-    let mut material = Zeroizing::new(*session.material());
-    if legacy {
-        // The draft's own code gives the halves of the MSK in the other order.
-        material[..64].rotate_left(32);
+    Ok(session.msk(legacy))
+}
+
+/// The memory's flag 1000 forbids Method-FCT.
+fn authorise_method_function(env: &Env<'_>) -> Result<(), StatusWord> {
+    if memory::Flags::of(&memory::load(env.nvm)).forbid_method_function {
+        return Err(StatusWord::CONDITIONS_NOT_SATISFIED);
     }
-    Ok(match length {
-        SessionKeyLength::Msk => material[..64].to_vec(),
-        SessionKeyLength::MskAndEmsk => material.to_vec(),
-    })
+    Ok(())
 }
 
 fn random(length: u32) -> Result<Response, StatusWord> {
@@ -376,7 +418,7 @@ impl Applet for EapTlsApplet {
 
     fn select(&mut self, env: &mut Env<'_>) -> Response {
         self.forget();
-        memory::sweep(env.nvm);
+        memory::sweep(env.nvm, env.keys);
         StatusWord::NORMAL.into()
     }
 
@@ -393,10 +435,14 @@ impl Applet for EapTlsApplet {
         if !matches!(command, EapTlsCommand::Process { .. }) {
             self.pieces.clear();
         }
+        let handle = command.handle();
         let mut cost = crate::timing::Cost::ZERO;
         let next = meter::measure(&mut cost, || self.execute(command, env));
         *env.cost += cost;
-        next.unwrap_or_else(Next::from)
+        match next.unwrap_or_else(Next::from) {
+            Next::Answer(response) if self.is_legacy_9f(handle) => Next::LegacyAnswer(response),
+            next => next,
+        }
     }
 
     fn resume(&mut self, attempt: Attempt, env: &mut Env<'_>) -> Next {

@@ -41,6 +41,9 @@ pub trait Applet: Send {
 pub enum Next {
     /// Answer this, after what is staged is durable.
     Answer(Response),
+    /// The same; over 256 bytes it is announced by `9Fxx` and fetched from the first byte on
+    /// (draft-urien-eap-smartcard-25, annex 6).
+    LegacyAnswer(Response),
     /// Make the staged counter durable, then call [`Applet::resume`].
     ComparePin(pin::Attempt),
 }

@@ -41,7 +41,7 @@ pub enum Reply {
     Packet(Vec<u8>),
     /// The packet was taken and asks for no answer: EAP-Success.
     Taken,
-    /// The packet was silently discarded (`7000`).
+    /// The packet was silently discarded (`7000`), or is EAP-Success after a failure (`7001`).
     Discarded,
 }
 
@@ -92,6 +92,9 @@ pub enum Error {
     /// The element's answer does not have the form of the draft.
     #[error("the element's answer to {0} has a wrong form")]
     Malformed(&'static str),
+    /// The element has made no key for this identity alone.
+    #[error("the identity has no key of its own in the element; make one first")]
+    NoOwnKey,
     /// What was to be written does not fit into its field.
     #[error("{0} is too long for the element's records")]
     TooLong(&'static str),
@@ -286,6 +289,19 @@ impl<'e, E: SecureElement + ?Sized> EapTls<'e, E> {
         scripts::last(&outcomes, "Get-Exported-Parameter").map(|o| o.body.clone())
     }
 
+    /// An application master session key: 64 bytes that the element derives from its EMSK for one usage
+    /// (RFC 5295), where the identity's policy lets them out.
+    ///
+    /// # Errors
+    /// As [`EapTls::exported`]; indexes over 6F do not exist.
+    pub fn amsk(&mut self, index: u8) -> Result<Zeroizing<Vec<u8>>, Error> {
+        let (asked, sw) = ("AMSK", StatusWord::REFERENCED_DATA_NOT_FOUND);
+        let index = index
+            .checked_add(scripts::AMSK)
+            .ok_or(Error::Refused { asked, sw })?;
+        self.exported(index).map(Zeroizing::new)
+    }
+
     /// Whether the handshake resumed an earlier session.
     ///
     /// # Errors
@@ -318,6 +334,17 @@ impl<'e, E: SecureElement + ?Sized> EapTls<'e, E> {
     /// or no answer.
     pub fn decrypt(&mut self, records: &[&[u8]]) -> Result<Vec<Vec<u8>>, Error> {
         self.convert(records, 0x00, "Process-EAP-Decrypt")
+    }
+
+    /// Has the element seal an alert (RFC 8446, 6), as one TLS record: close_notify (1, 0), after which it
+    /// still opens records, or a fatal one (2, description), after which its session is over.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] with `6A80` for other alerts, `6985` without a session in the element, or no answer.
+    pub fn alert(&mut self, level: u8, description: u8) -> Result<Vec<u8>, Error> {
+        const ASKED: &str = "Process-EAP-Encrypt";
+        let sealed = self.convert(&[&[level, description]], scripts::ALERT, ASKED)?;
+        sealed.into_iter().next().ok_or(Error::Malformed(ASKED))
     }
 
     fn convert(

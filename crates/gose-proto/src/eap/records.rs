@@ -218,6 +218,10 @@ pub struct Policy {
     pub resumption: bool,
     /// 09: whether EAP-Success is taken without EAP-TLS 1.3's protected success byte.
     pub accept_missing_commitment: bool,
+    /// 0A: whether root keys derived from the EMSK (AMSK, RFC 5295) may leave the card.
+    pub export_amsk: bool,
+    /// 0B: whether answers over 256 bytes are announced by `9Fxx`, as the draft's traces do, not by `61xx`.
+    pub legacy_9f: bool,
 }
 
 impl Default for Policy {
@@ -232,6 +236,8 @@ impl Default for Policy {
             allow_no_clock: false,
             resumption: true,
             accept_missing_commitment: false,
+            export_amsk: false,
+            legacy_9f: false,
         }
     }
 }
@@ -270,6 +276,8 @@ impl Policy {
             0x07 => self.allow_no_clock = flag(value)?,
             0x08 => self.resumption = flag(value)?,
             0x09 => self.accept_missing_commitment = flag(value)?,
+            0x0A => self.export_amsk = flag(value)?,
+            0x0B => self.legacy_9f = flag(value)?,
             _ => return None,
         }
         Some(())
@@ -301,6 +309,12 @@ impl Policy {
         ];
         for (tag, value) in flags {
             out.extend_from_slice(&[tag, 1, u8::from(value)]);
+        }
+        // Cards of before know neither: they are told only what differs from the default.
+        for (tag, value) in [(10, self.export_amsk), (11, self.legacy_9f)] {
+            if value {
+                out.extend_from_slice(&[tag, 1, 1]);
+            }
         }
         out
     }
@@ -374,10 +388,19 @@ mod tests {
             fragment_size: 240,
             export_key_block: false,
             accept_missing_commitment: true,
+            export_amsk: true,
+            legacy_9f: true,
             ..Policy::default()
         };
         assert_eq!(Policy::parse(&policy.encode()), Ok(policy));
         assert_eq!(Policy::parse(&[]), Ok(Policy::default()));
+        // What a card of before does not know is not told without need.
+        assert!(
+            !Policy::default()
+                .encode()
+                .windows(2)
+                .any(|f| f == [10, 1] || f == [11, 1])
+        );
         let refused = |bytes: &[u8]| Policy::parse(bytes).unwrap_err();
         assert_eq!(refused(&[4, 2, 0, 99]), RecordError::Policy(4));
         assert_eq!(refused(&[4, 2, 5, 0x77]), RecordError::Policy(4));
@@ -386,6 +409,7 @@ mod tests {
         assert_eq!(refused(&[3, 1, 0]), RecordError::Policy(3));
         assert_eq!(refused(&[5, 1, 2]), RecordError::Policy(5));
         assert_eq!(refused(&[10, 0]), RecordError::Policy(10));
+        assert_eq!(refused(&[12, 1, 0]), RecordError::Policy(12));
         assert_eq!(refused(&[5]), RecordError::Policy(5));
     }
 

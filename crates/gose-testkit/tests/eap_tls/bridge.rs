@@ -178,3 +178,38 @@ fn the_session_moves_to_the_host_after_a_key_update() {
     assert_eq!(secrets.tx.0, keys.server_sequence);
     assert_eq!(secrets.rx.0, keys.client_sequence);
 }
+
+/// Alerts that the host chooses, in every form of record protection, read by an ordinary server.
+#[test]
+fn alerts_of_the_hosts_choice() {
+    for suite in [0x1301, 0x1302, 0x1303, 0xC02B, 0xCCA9] {
+        let mut options = Options::default();
+        options.peer.cipher_suites = vec![suite];
+        let mut world = World::new(&options);
+        let version = if suite >> 8 == 0x13 { 0x0304 } else { 0x0303 };
+
+        let mut closed = server(&world, version);
+        let mut end = open(&mut world);
+        let tickets = shake_hands(&mut end, &mut closed);
+        end.decrypt(&records(&tickets)).unwrap();
+        let mut record = &end.alert(1, 0).unwrap()[..];
+        closed.read_tls(&mut record).unwrap();
+        assert!(closed.process_new_packets().unwrap().peer_has_closed());
+        assert!(end.encrypt(&[b"x"]).is_err());
+        closed.writer().write_all(b"bye").unwrap();
+        let answer = exchange(&mut closed, &[]);
+        assert_eq!(end.decrypt(&records(&answer)).unwrap(), [b"bye"]);
+
+        let mut failed = server(&world, version);
+        let mut end = open(&mut world);
+        shake_hands(&mut end, &mut failed);
+        let sealed = end.encrypt(&[b"first"]).unwrap().concat();
+        exchange(&mut failed, &sealed);
+        let mut record = &end.alert(2, 80).unwrap()[..];
+        failed.read_tls(&mut record).unwrap();
+        let error = failed.process_new_packets().unwrap_err();
+        let internal = rustls::AlertDescription::InternalError;
+        assert_eq!(error, rustls::Error::AlertReceived(internal), "{suite:04X}");
+        assert!(end.session_keys().is_err());
+    }
+}

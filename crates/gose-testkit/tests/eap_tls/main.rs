@@ -3,6 +3,7 @@
 
 mod any_bytes;
 mod bridge;
+mod command;
 mod foreign;
 mod refusal;
 mod round_trips;

@@ -250,7 +250,7 @@ fn packets_that_the_peer_refuses() {
     // A method that is not EAP-TLS, and none after it
     check(
         &mut world,
-        &["01 01 0005 04 -> 02010006030D 9000", "03 01 0004 -> 7000"],
+        &["01 01 0005 04 -> 02010006030D 9000", "03 01 0004 -> 7001"],
         4,
     );
     // A notification is answered whatever runs

@@ -6,13 +6,17 @@ use std::sync::Arc;
 use gose_card::{Hosted, Memory, factory, keystore::SoftwareKeyStore, nvm::Nvm, timing::Cost};
 use gose_element::{
     Algorithm, SecureElement,
-    drive::eap_tls::{Key, Policy},
+    drive::eap_tls::{
+        AID, Error, Key, Policy,
+        personalisation::{self, Operator},
+    },
 };
-use gose_proto::eap::Code;
+use gose_proto::eap::{Code, records};
 use gose_testkit::{
     pki::Request,
-    world::{Element, Ended, Options, World},
+    world::{Element, Ended, OPERATOR_PIN, Options, World},
 };
+use rcgen::SubjectPublicKeyInfo;
 
 /// Private-key operations since the last call, of peer and authenticator.
 fn private_operations(world: &mut World) -> [u64; 2] {
@@ -29,8 +33,8 @@ pub(crate) fn check(ended: &Ended) {
         ended.peer.as_ref().unwrap(),
         ended.authenticator.as_ref().unwrap(),
     );
-    assert_eq!(peer.material.len(), 128);
-    assert_eq!(peer.material, authenticator.material);
+    assert_eq!(peer.msk.len(), 64);
+    assert_eq!(peer.msk, authenticator.msk);
     assert_eq!(peer.session_id, authenticator.session_id);
     assert_eq!(peer.session_id.len(), 65);
     assert_eq!(peer.session.version, authenticator.session.version);
@@ -76,7 +80,7 @@ fn full_and_resumed(world: &mut World, version: u16) {
     assert_eq!(private_operations(world), [0, 0], "not resumed");
     let [full, resumed] = [full, resumed].map(|ended| ended.peer.unwrap());
     assert_eq!(full.session.version, version);
-    assert_ne!(full.material, resumed.material);
+    assert_ne!(full.msk, resumed.msk);
     assert_eq!((full.resumed, resumed.resumed), (false, true));
     assert_eq!(full.peer_certificate, resumed.peer_certificate);
     let (client, server) = (full.session.client_sequence, full.session.server_sequence);
@@ -238,4 +242,55 @@ fn a_key_that_came_in_its_record() {
     world.change_policies(&Options::default());
     assert_eq!(world.peer.card().nvm().names("key/f"), ["key/f0"]);
     check(&world.drive().unwrap());
+}
+
+/// A key that the element makes for one identity alone: certified, used, made anew, gone with its identity.
+#[test]
+fn an_identity_with_a_key_of_its_own() {
+    let mut world = World::new(&Options::default());
+    let own_keys = |world: &World| world.peer.card().nvm().names("key/f");
+    for (algorithm, slot) in [(Algorithm::P256, "key/f0"), (Algorithm::P384, "key/f1")] {
+        let mut operator = Operator::open(&mut world.peer, &AID, OPERATOR_PIN).unwrap();
+        let public = operator.generate_own("peer", algorithm).unwrap();
+        assert_eq!(own_keys(&world), [slot]);
+        let public = SubjectPublicKeyInfo::from_der(&public).unwrap();
+        world.peer_identity.key = Key::Own;
+        world.peer_identity.chain = world.authority.certify(Request::new(Some("own")), &public);
+        world.change_policies(&Options::default());
+        check(&world.drive().unwrap());
+        assert_eq!(private_operations(&mut world), [1, 1]);
+        // Another policy, the same key.
+        world.change_policies(&Options::default().version(0x0303));
+        check(&world.drive().unwrap());
+        private_operations(&mut world);
+    }
+    let mut operator = Operator::open(&mut world.peer, &AID, OPERATOR_PIN).unwrap();
+    operator.remove_identity("peer").unwrap();
+    assert!(own_keys(&world).is_empty());
+    let mut operator = Operator::open(&mut world.peer, &AID, OPERATOR_PIN).unwrap();
+    let refused = operator.add_identity(&world.peer_identity);
+    assert_eq!(refused, Err(Error::NoOwnKey));
+}
+
+/// Records written over an identity leave its own key behind: the next SELECT removes it.
+#[test]
+fn own_keys_of_nobody_are_removed() {
+    let mut world = World::new(&Options::default());
+    let mut operator = Operator::open(&mut world.peer, &AID, OPERATOR_PIN).unwrap();
+    operator.generate_own("second", Algorithm::P256).unwrap();
+    let end = |world: &World| {
+        let nvm = world.peer.card().nvm();
+        let pages = nvm.names("eap/record/");
+        let memory: Vec<u8> = pages
+            .iter()
+            .flat_map(|p| nvm.get(p).unwrap().to_vec())
+            .collect();
+        let (records, _) = records::parse(&memory).unwrap();
+        records[1].span.start
+    };
+    let write = personalisation::write(end(&world), &[records::END]);
+    assert!(world.peer.run(&write).complete(1));
+    assert_eq!(world.peer.card().nvm().names("key/f"), ["key/f0"]);
+    check(&world.drive().unwrap());
+    assert!(world.peer.card().nvm().names("key/f").is_empty());
 }

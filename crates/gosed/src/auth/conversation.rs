@@ -11,7 +11,7 @@ use std::{
 };
 
 use gose_element::{
-    Outcomes, Script, Seid,
+    Outcomes, Script, Seid, announced,
     drive::eap_tls::{Reply, scripts},
 };
 use gose_proto::{
@@ -24,7 +24,7 @@ use super::{
     EapConversation, Facts, Pending, Success, Turn,
     pool::{Acquaintance, Claim, Members},
 };
-use crate::grid::Ran;
+use crate::grid::{Lease, Ran, Refusal};
 
 /// Fragments that a flight of the peer may have.
 const MAX_FRAGMENTS: usize = 700;
@@ -262,7 +262,7 @@ impl Conversation {
             return Err(Broken("a flight of too many fragments".into()));
         }
         let begun = Instant::now();
-        let Ran { mut done, refused } = held.lease.run(Script::new(steps)).await;
+        let Ran { mut done, refused } = run_announced(&mut held.lease, Script::new(steps)).await;
         claimed.took += begun.elapsed();
         claimed.claim.used_now();
         let opened = done.len() > opening;
@@ -429,5 +429,33 @@ fn certified_name(certificate: &[u8]) -> Result<String, Broken> {
             )),
             name => Ok(name.to_owned()),
         },
+    }
+}
+
+/// A script on a leased element; what the card announces by `9Fxx` is fetched too.
+async fn run_announced(lease: &mut Lease, script: Script) -> Ran {
+    let Ran { done, mut refused } = lease.run(script.clone()).await;
+    let mut outcomes = Outcomes { done, failed: None };
+    while refused.is_none()
+        && let Some(fetching) = announced::fetch(&script, &outcomes)
+    {
+        let ran = lease.run(fetching).await;
+        let fetched = Outcomes {
+            done: ran.done,
+            failed: None,
+        };
+        announced::join(&script, &mut outcomes, fetched);
+        refused = ran.refused.or(outcomes.failed.take().map(Refusal::Element));
+        if refused.is_none()
+            && let Some(rest) = announced::rest(&script, &outcomes)
+        {
+            let ran = lease.run(rest).await;
+            outcomes.done.extend(ran.done);
+            refused = ran.refused;
+        }
+    }
+    Ran {
+        done: outcomes.done,
+        refused,
     }
 }

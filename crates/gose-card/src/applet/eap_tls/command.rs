@@ -63,12 +63,15 @@ pub(super) enum EapTlsCommand {
     },
     SessionKey {
         handle: u8,
-        length: SessionKeyLength,
     },
     Random(u32),
+    /// Method-FCT's certificate read.
+    Certificate {
+        handle: u8,
+    },
     Generate {
         algorithm: u8,
-        slot: u8,
+        place: Place,
     },
     Read {
         offset: usize,
@@ -85,21 +88,44 @@ pub(super) enum EapTlsCommand {
 pub(super) enum Target {
     /// An EAP packet for an identity, or a TLS record to open.
     Packet { handle: u8 },
+    /// An EAP packet in ETSI's form: it is whole when as many bytes are there as its Length says.
+    Implicit { handle: u8 },
     /// Clear text to seal as records of this content type.
     Encrypt { content_type: u8 },
 }
 
-/// MSK, or MSK and EMSK.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum SessionKeyLength {
-    Msk,
-    MskAndEmsk,
+/// Where GENERATE puts a key.
+pub(super) enum Place {
+    /// A slot that PIV shares.
+    Slot(u8),
+    /// The own key of the identity with this label.
+    Label(Vec<u8>),
+    /// The own key of the identity that was appended last, or of the one with this handle.
+    Handle(u8),
 }
 
 /// Handles of Set-Multiple-Identity and the current identity's 00; above are content types.
 pub(super) const LAST_HANDLE: u8 = 0x0F;
 
 impl EapTlsCommand {
+    /// The identity that the command is for: the current one where it names none.
+    pub(super) fn handle(&self) -> u8 {
+        match self {
+            Self::CurrentIdentity { handle }
+            | Self::State { handle }
+            | Self::ResetState { handle }
+            | Self::ProfileData { handle }
+            | Self::ExportedParameter { handle, .. }
+            | Self::SessionKey { handle }
+            | Self::Certificate { handle }
+            | Self::Process {
+                target: Target::Packet { handle } | Target::Implicit { handle },
+                ..
+            } => *handle,
+            _ => 0,
+        }
+    }
+
     pub(super) fn parse(command: &Command) -> Result<Self, StatusWord> {
         if command.cla != 0xA0 {
             return Err(StatusWord::CLA_NOT_SUPPORTED);
@@ -117,16 +143,15 @@ impl EapTlsCommand {
                 })),
                 _ => Err(StatusWord::WRONG_P1_P2),
             },
-            0x1A => p1_zero(p1).and(Ok(Self::ProfileData {
-                handle: handle(p2)?,
-            })),
+            0x1A => {
+                p1_zero(p1)?;
+                let handle = handle(p2)?;
+                no_data(command).and(Ok(Self::ProfileData { handle }))
+            }
             0x46 => Self::parse_generate(command),
-            0x60 => match (p1, p2, command.ne) {
-                (0x02, 0, Some(ne)) => Ok(Self::Random(ne)),
-                (0x02, 0, None) => Err(StatusWord::WRONG_LENGTH),
-                _ => Err(StatusWord::WRONG_P1_P2),
-            },
+            0x60 | 0x82 => Self::parse_method_function(command),
             0x80 => Self::parse_process(command),
+            0x88 => Self::parse_implicit(command),
             0x86 => {
                 p1_zero(p1)?;
                 let [index] = *command.data else {
@@ -185,13 +210,14 @@ impl EapTlsCommand {
         match (command.ins, command.p1, command.p2) {
             (0x16, 0, 0x80) => Ok(Self::SetIdentity(label()?)),
             (0x16, 0, 0x83) => Ok(Self::SetMultipleIdentity(label()?)),
-            (0x17, 0, 0x01) => Ok(Self::NextIdentity),
-            (0x17, 0, 0x02) => Ok(Self::PreferredIdentity),
+            (0x17, 0, 0x01) => no_data(command).and(Ok(Self::NextIdentity)),
+            (0x17, 0, 0x02) => no_data(command).and(Ok(Self::PreferredIdentity)),
             (0x17, 0, 0x81) => Ok(Self::AddIdentity(label()?)),
             (0x17, 0, 0x82) => Ok(Self::DeleteIdentity(label()?)),
-            (0x18, 0, ii) => Ok(Self::CurrentIdentity {
-                handle: handle(ii)?,
-            }),
+            (0x18, 0, ii) => {
+                let handle = handle(ii)?;
+                no_data(command).and(Ok(Self::CurrentIdentity { handle }))
+            }
             (0x18, 1, ii) => handle(ii)
                 .and_then(|_| exact(command, 2))
                 .and(Ok(Self::MethodVersion)),
@@ -201,11 +227,45 @@ impl EapTlsCommand {
 
     fn parse_generate(command: &Command) -> Result<Self, StatusWord> {
         p1_zero(command.p1)?;
-        handle(command.p2)?;
-        match *command.data {
-            [algorithm, slot] => Ok(Self::Generate { algorithm, slot }),
-            _ => Err(StatusWord::WRONG_LENGTH),
+        let handle = handle(command.p2)?;
+        let (algorithm, place) = match command.data.as_slice() {
+            [algorithm, 0x00] => (algorithm, Place::Handle(handle)),
+            [algorithm, slot] => (algorithm, Place::Slot(*slot)),
+            [algorithm, 0x00, label @ ..] if !label.is_empty() => {
+                (algorithm, Place::Label(label.to_vec()))
+            }
+            _ => return Err(StatusWord::WRONG_LENGTH),
+        };
+        Ok(Self::Generate {
+            algorithm: *algorithm,
+            place,
+        })
+    }
+
+    /// Of Method-FCT only what uses no private key: certificate read (function 0) and random (function 1).
+    fn parse_method_function(command: &Command) -> Result<Self, StatusWord> {
+        let handle = handle(command.p2)?;
+        no_data(command)?;
+        match (command.p1, command.ne) {
+            (0x00 | 0x40, _) => Ok(Self::Certificate { handle }),
+            (0x02, Some(ne)) => Ok(Self::Random(ne)),
+            (0x02, None) => Err(StatusWord::WRONG_LENGTH),
+            _ => Err(StatusWord::WRONG_P1_P2),
         }
+    }
+
+    /// Get-AMSK has the same INS with the index in P1; it is offered as an exported parameter only.
+    fn parse_implicit(command: &Command) -> Result<Self, StatusWord> {
+        p1_zero(command.p1)?;
+        let handle = handle(command.p2)?;
+        if command.data.is_empty() {
+            return Err(StatusWord::WRONG_LENGTH);
+        }
+        Ok(Self::Process {
+            more: false,
+            target: Target::Implicit { handle },
+            data: command.data.clone().into(),
+        })
     }
 
     fn parse_process(command: &Command) -> Result<Self, StatusWord> {
@@ -231,15 +291,8 @@ impl EapTlsCommand {
 
     fn parse_session_key(command: &Command) -> Result<Self, StatusWord> {
         p1_zero(command.p1)?;
-        let length = match command.ne {
-            None | Some(64 | 256) => SessionKeyLength::Msk,
-            Some(128) => SessionKeyLength::MskAndEmsk,
-            Some(_) => return Err(StatusWord::wrong_le(64)),
-        };
-        Ok(Self::SessionKey {
-            handle: handle(command.p2)?,
-            length,
-        })
+        let handle = handle(command.p2)?;
+        exact(command, 64).and(Ok(Self::SessionKey { handle }))
     }
 
     fn parse_memory(command: &Command) -> Result<Self, StatusWord> {
@@ -260,6 +313,7 @@ impl EapTlsCommand {
         };
         match command.ins {
             _ if offset + length > MEMORY || length == 0 => Err(StatusWord::WRONG_LENGTH),
+            0xB0 if !command.data.is_empty() => Err(StatusWord::WRONG_LENGTH),
             0xB0 => Ok(Self::Read { offset, length }),
             _ => Ok(Self::Write {
                 offset,

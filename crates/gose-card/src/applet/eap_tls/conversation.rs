@@ -26,6 +26,8 @@ pub(super) enum Output {
     Taken,
     /// Silently discarded.
     Discarded,
+    /// EAP-Success after the peer's own authentication failed: there is none, and no key.
+    Failed,
 }
 
 /// A conversation: its phase, and fragments on their way.

@@ -7,9 +7,11 @@ use std::{
 
 use gose_proto::eap::Role;
 use rustls::{
-    ClientConfig, ClientConnection, Connection, ExtractedSecrets, HandshakeKind, KeyLog,
-    ProtocolVersion, ServerConfig, ServerConnection, SupportedProtocolVersion,
+    ClientConfig, ClientConnection, Connection, ConnectionTrafficSecrets, ContentType,
+    ExtractedSecrets, HandshakeKind, KeyLog, ProtocolVersion, ServerConfig, ServerConnection,
+    SupportedCipherSuite, SupportedProtocolVersion,
     client::{Resumption, danger::ServerCertVerifier},
+    crypto::cipher::{MessageEncrypter, OutboundChunks, OutboundPlainMessage},
     server::{NoServerSessionStorage, StoresServerSessions, danger::ClientCertVerifier},
     version::{TLS12, TLS13},
 };
@@ -90,6 +92,28 @@ impl Engine {
         written
             .map(|()| records)
             .map_err(|_| Failed { alert: Vec::new() })
+    }
+
+    /// Seals close_notify; gives the record.
+    pub(super) fn close(&mut self) -> Vec<u8> {
+        self.connection.send_close_notify();
+        self.take_output()
+    }
+
+    /// Seals a fatal alert of the host's choice; the connection is gone then. rustls sends alerts of its own
+    /// choice only, so the record is made with the suite and the keys that it leaves behind.
+    pub(super) fn into_alert(self, alert: [u8; 2]) -> Option<Vec<u8>> {
+        let suite = self.connection.negotiated_cipher_suite()?;
+        let (extracted, _) = self.into_secrets()?;
+        let (sequence, secrets) = extracted.tx;
+        let mut encrypter = encrypter(suite, secrets)?;
+        let message = OutboundPlainMessage {
+            typ: ContentType::Alert,
+            version: ProtocolVersion::TLSv1_2,
+            payload: OutboundChunks::Single(&alert),
+        };
+        let sealed = encrypter.encrypt(message, sequence).ok()?;
+        Some(sealed.encode())
     }
 
     /// Records that wait to be sent.
@@ -175,6 +199,28 @@ impl Engine {
         let extracted = self.connection.dangerous_extract_secrets().ok()?;
         Some((extracted, self.secrets))
     }
+}
+
+/// A direction's record protection. TLS 1.2's AES-GCM has a salt of four bytes and an explicit part of eight
+/// (RFC 5288, 3); rustls keeps both together.
+fn encrypter(
+    suite: SupportedCipherSuite,
+    secrets: ConnectionTrafficSecrets,
+) -> Option<Box<dyn MessageEncrypter>> {
+    let (ConnectionTrafficSecrets::Aes128Gcm { key, iv }
+    | ConnectionTrafficSecrets::Aes256Gcm { key, iv }
+    | ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv }) = secrets
+    else {
+        return None;
+    };
+    Some(match suite {
+        SupportedCipherSuite::Tls13(suite) => suite.aead_alg.encrypter(key, iv),
+        SupportedCipherSuite::Tls12(suite) => {
+            let fixed = suite.aead_alg.key_block_shape().fixed_iv_len;
+            let (salt, explicit) = iv.as_ref().split_at_checked(fixed)?;
+            suite.aead_alg.encrypter(key, salt, explicit)
+        }
+    })
 }
 
 fn client(

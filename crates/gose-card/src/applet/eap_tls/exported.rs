@@ -9,17 +9,20 @@ use x509_parser::{
     prelude::{FromDer, X509Certificate},
 };
 
-use super::{VERSION, conversation::Conversation, identity::Identity};
+use super::{VERSION, amsk, conversation::Conversation, identity::Identity};
 
-/// A parameter of a finished authentication (draft-urien-eap-smartcard-25, 9.16; 80 to 85 are GoSE's).
+/// Index of the engine's version, which needs no identity.
+pub(super) const ENGINE_VERSION: u8 = 0x7F;
+
+/// Index of AMSK 0; the others follow.
+const AMSK: u8 = 0x90;
+
+/// A parameter of a finished authentication (draft-urien-eap-smartcard-25, 9.16; from 80 on GoSE's).
 ///
 /// # Errors
 /// `6985` before success, `6A88` for what is not available or may not leave.
 pub(super) fn parameter(conversation: &mut Conversation, index: u8) -> Result<Vec<u8>, StatusWord> {
     const ABSENT: StatusWord = StatusWord::REFERENCED_DATA_NOT_FOUND;
-    if index == 0x7F {
-        return Ok(VERSION.to_vec());
-    }
     let identity = conversation.identity.clone();
     let session = conversation
         .session()
@@ -40,6 +43,9 @@ pub(super) fn parameter(conversation: &mut Conversation, index: u8) -> Result<Ve
         0x82 => session.sequence().map(Vec::from).ok_or(ABSENT),
         0x84 => session.peer_certificate().map(<[u8]>::to_vec).ok_or(ABSENT),
         0x85 => Ok(vec![u8::from(session.is_resumed())]),
+        AMSK.. if identity.policy.export_amsk => {
+            amsk::derive(session.emsk(), index - AMSK).map_err(|_| ABSENT)
+        }
         // EAP-TLS has no key lifetime (5) and no channel bindings (6); the master secret (83) stays.
         _ => Err(ABSENT),
     }

@@ -64,8 +64,9 @@ impl Identity {
             Some([1]) => Role::Authenticator,
             Some(_) => return Err(StatusWord::CONDITIONS_NOT_SATISFIED),
         };
-        let policy =
+        let mut policy =
             Policy::parse(one(record, kind::POLICY).unwrap_or_default()).map_err(unusable)?;
+        policy.resumption &= memory::Flags::of(&memory).allow_resumption;
         let provider = meter::provider(&policy.cipher_suites);
         let trust = Trust {
             anchors: all(record, kind::ANCHOR).collect(),

@@ -16,8 +16,10 @@ use super::{
 /// What a handshake came to. The other end's certificate was accepted.
 pub(super) struct Session {
     role: Role,
-    /// Gone once the key block has left, or a record did not open.
+    /// Gone once the key block has left, a record did not open, or a fatal alert was sealed.
     engine: Option<Engine>,
+    /// close_notify was sealed: nothing more is.
+    closed: bool,
     /// MSK and EMSK.
     material: Zeroizing<[u8; 128]>,
     method_id: Vec<u8>,
@@ -29,8 +31,17 @@ pub(super) struct Session {
     sequence: Option<[u8; 16]>,
 }
 
-/// Content type application data.
+/// Content types (RFC 8446, 5.1; RFC 6520, 3).
+const CHANGE_CIPHER_SPEC: u8 = 20;
+const ALERT: u8 = 21;
+const HANDSHAKE: u8 = 22;
 const APPLICATION_DATA: u8 = 23;
+const HEARTBEAT: u8 = 24;
+
+/// Alert levels, and the alert that ends a direction in order (RFC 8446, 6).
+const WARNING: u8 = 1;
+const FATAL: u8 = 2;
+const CLOSE_NOTIFY: u8 = 0;
 
 /// Clear text of one record (RFC 8446, 5.1).
 const MAX_RECORD: usize = 16_384;
@@ -64,6 +75,7 @@ impl Session {
             resumed: engine.is_resumed(),
             peer_chain: engine.peer_chain().to_vec(),
             engine: Some(engine),
+            closed: false,
             sequence: None,
         })
     }
@@ -82,9 +94,18 @@ impl Session {
         self.resumed
     }
 
-    /// MSK ‖ EMSK.
-    pub(super) fn material(&self) -> &[u8; 128] {
-        &self.material
+    /// The MSK; `legacy` swaps its halves, as the draft's own code does.
+    pub(super) fn msk(&self, legacy: bool) -> Vec<u8> {
+        let mut msk = self.material[..64].to_vec();
+        if legacy {
+            msk.rotate_left(32);
+        }
+        msk
+    }
+
+    /// The EMSK: it leaves the card in no form (RFC 3748, 7.10), keys derived from it may.
+    pub(super) fn emsk(&self) -> &[u8] {
+        &self.material[64..]
     }
 
     pub(super) fn method_id(&self) -> &[u8] {
@@ -112,27 +133,57 @@ impl Session {
         self.sequence
     }
 
-    /// Seals application data as records.
+    /// Seals application data, or an alert, as records.
     ///
     /// # Errors
-    /// `6A86` for another content type, `6700` over one record, `6985` where the session is not here.
+    /// `6985` for handshake messages (they are the engine's: no second handshake runs on these keys), for
+    /// change_cipher_spec and heartbeat, and where the session is not here; `6B00` for what is no content
+    /// type of TLS; `6700` over one record; `6A80` for an alert that cannot be sent.
     pub(super) fn encrypt(
         &mut self,
         content_type: u8,
         clear: &[u8],
     ) -> Result<Vec<u8>, StatusWord> {
-        if content_type != APPLICATION_DATA {
-            return Err(StatusWord::INCORRECT_P1_P2);
+        match content_type {
+            ALERT => self.alert(clear),
+            APPLICATION_DATA => self.application_data(clear),
+            CHANGE_CIPHER_SPEC | HANDSHAKE | HEARTBEAT => Err(StatusWord::CONDITIONS_NOT_SATISFIED),
+            _ => Err(StatusWord::WRONG_P1_P2),
         }
+    }
+
+    fn open_engine(&mut self) -> Result<&mut Engine, StatusWord> {
+        let engine = self.engine.as_mut().filter(|_| !self.closed);
+        engine.ok_or(StatusWord::CONDITIONS_NOT_SATISFIED)
+    }
+
+    fn application_data(&mut self, clear: &[u8]) -> Result<Vec<u8>, StatusWord> {
         if clear.is_empty() || clear.len() > MAX_RECORD {
             return Err(StatusWord::WRONG_LENGTH);
         }
-        let engine = self
-            .engine
-            .as_mut()
-            .ok_or(StatusWord::CONDITIONS_NOT_SATISFIED)?;
-        let sent = engine.send(clear);
+        let sent = self.open_engine()?.send(clear);
         sent.map_err(|_| StatusWord::CONDITIONS_NOT_SATISFIED)
+    }
+
+    /// close_notify ends sealing, not opening; a fatal alert ends the session in the card. Other warnings
+    /// have no meaning after the handshake.
+    fn alert(&mut self, clear: &[u8]) -> Result<Vec<u8>, StatusWord> {
+        let [level, description] = *clear else {
+            return Err(StatusWord::WRONG_LENGTH);
+        };
+        self.open_engine()?;
+        let records = match (level, description) {
+            (WARNING, CLOSE_NOTIFY) => {
+                self.closed = true;
+                self.engine.as_mut().map(Engine::close)
+            }
+            (FATAL, _) if description != CLOSE_NOTIFY => self
+                .engine
+                .take()
+                .and_then(|engine| engine.into_alert([level, description])),
+            _ => return Err(StatusWord::INCORRECT_DATA),
+        };
+        records.ok_or(StatusWord::CONDITIONS_NOT_SATISFIED)
     }
 
     /// Opens a record.

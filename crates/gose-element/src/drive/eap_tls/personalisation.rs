@@ -1,7 +1,7 @@
 //! Writing identities into the application's record memory.
 
 use gose_proto::{
-    apdu::Command,
+    apdu::{Command, StatusWord},
     eap::{
         Role, Type,
         records::{self, END, MEMORY, kind},
@@ -40,16 +40,24 @@ pub struct Personalisation {
 pub enum Key {
     /// The key in this slot (9A, 9C, 9D, 9E, 82 to 95), which PIV shares; see [`Operator::generate`].
     Slot(u8),
+    /// The identity's own key, which the element made before and PIV does not see; see
+    /// [`Operator::generate_own`].
+    Own,
     /// A PKCS#8 key, DER: the element takes it into its key store and never gives it back.
     Pkcs8(Zeroizing<Vec<u8>>),
 }
 
 impl Personalisation {
-    /// The record, without the FF that ends the records.
+    /// The record, without the FF that ends the records; without a key where that is [`Key::Own`].
     ///
     /// # Errors
     /// [`Error::TooLong`].
     pub fn record(&self) -> Result<Zeroizing<Vec<u8>>, Error> {
+        self.record_with(None)
+    }
+
+    /// `own` is the value of the generated key's item in the element.
+    fn record_with(&self, own: Option<&[u8]>) -> Result<Zeroizing<Vec<u8>>, Error> {
         let role = [u8::from(self.role == Role::Authenticator)];
         let policy = self.policy.encode();
         let slot;
@@ -59,6 +67,7 @@ impl Personalisation {
                 slot = [*number];
                 items.push((kind::SLOT, &slot));
             }
+            Key::Own => items.extend(own.map(|own| (kind::GENERATED, own))),
             Key::Pkcs8(der) => items.push((kind::PRIVATE_KEY, der)),
         }
         items.extend(
@@ -124,21 +133,61 @@ impl<'e, E: SecureElement + ?Sized> Operator<'e, E> {
         scripts::last(&outcomes, "generating a key").map(|o| o.body.clone())
     }
 
+    /// Makes a key pair that is one identity's alone, and the identity where there is none; gives the DER
+    /// SubjectPublicKeyInfo. [`Operator::add_identity`] with [`Key::Own`] then writes its certificate.
+    ///
+    /// # Errors
+    /// As [`Operator::generate`].
+    pub fn generate_own(&mut self, label: &str, algorithm: Algorithm) -> Result<Vec<u8>, Error> {
+        let add = label_command(0x81, label)?;
+        let outcomes = self.element.run(&add.into());
+        match outcomes.last().map(|outcome| outcome.sw) {
+            // It is there already, or nothing may be written: then GENERATE is refused too.
+            Some(StatusWord::NORMAL | StatusWord::CONDITIONS_NOT_SATISFIED) => {}
+            _ => return Err(scripts::refusal(&outcomes, "adding an identity")),
+        }
+        let data = [&[algorithm.id(), 0x00], label.as_bytes()].concat();
+        let command = Command::new(0xA0, 0x46, 0x00, 0x00).with_data(data);
+        let step = Step::new(command.encode().map_err(|_| Error::TooLong("label"))?);
+        let outcomes = self
+            .element
+            .run(&step.expect_normal().collect(scripts::FETCH).into());
+        scripts::last(&outcomes, "generating a key").map(|o| o.body.clone())
+    }
+
     /// Writes an identity, in place of the one with its label if there is one.
     ///
     /// # Errors
-    /// [`Error::TooLong`] when the memory cannot hold it, or [`Error`].
+    /// [`Error::TooLong`] when the memory cannot hold it, [`Error::Malformed`] for [`Key::Own`] where the
+    /// element has made none, or [`Error`].
     pub fn add_identity(&mut self, identity: &Personalisation) -> Result<(), Error> {
-        self.remove_identity(&identity.label)?;
+        const READ: Error = Error::Malformed("READ");
+        if !matches!(identity.key, Key::Own) {
+            self.remove_identity(&identity.label)?;
+        }
         let memory = self.read_memory()?;
-        let (_, end) = records::parse(&memory).map_err(|_| Error::Malformed("READ"))?;
-        let mut record = identity.record()?;
-        record.push(END);
+        let (records, end) = records::parse(&memory).map_err(|_| READ)?;
+        let label = identity.label.as_bytes();
+        let (at, mut written, behind) = match identity.key {
+            Key::Own => {
+                let mut there = records.iter().filter(|record| record.label == label);
+                let record = there.next().ok_or(Error::NoOwnKey)?;
+                let mut own = record.items.iter().filter(|i| i.kind == kind::GENERATED);
+                let own = own.next().ok_or(Error::NoOwnKey)?.value;
+                // The record is changed where it stands: with it the key would go.
+                let behind = memory.get(record.span.end..end).ok_or(READ)?;
+                let changed = identity.record_with(Some(own))?;
+                (record.span.start, changed, behind)
+            }
+            _ => (end, identity.record()?, &[][..]),
+        };
+        written.extend_from_slice(behind);
+        written.push(END);
         // The last two bytes of the memory are flags.
-        if end + record.len() > MEMORY - 2 {
+        if at + written.len() > MEMORY - 2 {
             return Err(Error::TooLong("identity"));
         }
-        let script = write(end, &record);
+        let script = write(at, &written);
         let steps = script.steps.len();
         scripts::complete(&self.element.run(&script), "writing an identity", steps)
     }
@@ -148,16 +197,9 @@ impl<'e, E: SecureElement + ?Sized> Operator<'e, E> {
     /// # Errors
     /// [`Error`].
     pub fn remove_identity(&mut self, label: &str) -> Result<(), Error> {
-        let command = Command::new(0xA0, 0x17, 0x00, 0x82).with_data(label.as_bytes());
-        let step = Step::new(command.encode().map_err(|_| Error::TooLong("label"))?);
-        let outcomes = self.element.run(&step.into());
-        match outcomes.last() {
-            Some(outcome)
-                if outcome.sw == gose_proto::apdu::StatusWord::REFERENCED_DATA_NOT_FOUND =>
-            {
-                Ok(())
-            }
-            Some(outcome) if outcome.sw == gose_proto::apdu::StatusWord::NORMAL => Ok(()),
+        let outcomes = self.element.run(&label_command(0x82, label)?.into());
+        match outcomes.last().map(|outcome| outcome.sw) {
+            Some(StatusWord::NORMAL | StatusWord::REFERENCED_DATA_NOT_FOUND) => Ok(()),
             _ => Err(scripts::refusal(&outcomes, "removing an identity")),
         }
     }
@@ -177,6 +219,13 @@ impl<'e, E: SecureElement + ?Sized> Operator<'e, E> {
         let outcomes = self.element.run(&Script::new(steps));
         scripts::bodies(&outcomes, "READ", count).map(|pieces| pieces.concat())
     }
+}
+
+/// Add-Identity (81) or Delete-Identity (82).
+fn label_command(p2: u8, label: &str) -> Result<Step, Error> {
+    let command = Command::new(0xA0, 0x17, 0x00, p2).with_data(label.as_bytes());
+    let apdu = command.encode().map_err(|_| Error::TooLong("label"))?;
+    Ok(Step::new(apdu))
 }
 
 fn select(aid: &[u8]) -> Step {

@@ -18,6 +18,12 @@ pub const FETCH: Fetch = [0xA0, 0xC0, 0x00, 0x00];
 /// P2 of Process-EAP-Encrypt for application data.
 pub const APPLICATION_DATA: u8 = 0x80 | 23;
 
+/// P2 of Process-EAP-Encrypt for an alert.
+pub const ALERT: u8 = 0x80 | 21;
+
+/// Exported parameter of AMSK 0; the others follow.
+pub const AMSK: u8 = 0x90;
+
 /// Data bytes of one Process-EAP piece.
 const PIECE: usize = 255;
 
@@ -237,7 +243,7 @@ pub fn groups<'i, 'b>(inputs: &'i [&'b [u8]]) -> Vec<&'i [&'b [u8]]> {
 /// What the element answered to [`deliver`].
 ///
 /// # Errors
-/// [`Error`] for any status word but `9000`, `7000`.
+/// [`Error`] for any status word but `9000`, `7000` and `7001`.
 pub fn reply(outcomes: &Outcomes) -> Result<Reply, Error> {
     let outcome = match outcomes.last() {
         Some(outcome) if outcomes.failed.is_none() => outcome,
@@ -246,7 +252,9 @@ pub fn reply(outcomes: &Outcomes) -> Result<Reply, Error> {
     match outcome.sw {
         StatusWord::NORMAL if outcome.body.is_empty() => Ok(Reply::Taken),
         StatusWord::NORMAL => Ok(Reply::Packet(body(outcome))),
-        StatusWord::EAP_PACKET_DISCARDED => Ok(Reply::Discarded),
+        StatusWord::EAP_PACKET_DISCARDED | StatusWord::EAP_AUTHENTICATION_FAILURE => {
+            Ok(Reply::Discarded)
+        }
         _ => Err(refusal(outcomes, "Process-EAP")),
     }
 }

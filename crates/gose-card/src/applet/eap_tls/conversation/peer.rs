@@ -163,6 +163,8 @@ impl Conversation {
                 self.phase = phase;
                 Output::Taken
             }
+            // The host is told what the other end does not know: it failed here.
+            Phase::Failed => Output::Failed,
             // Success before the method allows it is ignored (RFC 3748, 4.2).
             phase => {
                 self.phase = phase;
