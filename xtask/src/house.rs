@@ -5,7 +5,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::stage::root;
+use crate::{
+    names::{self, File},
+    stage::root,
+};
 
 /// Which crates of the house a crate may use; arrows go down only (ARCHITECTURE.md, "Crates").
 const ARROWS: &[(&str, &[&str])] = &[
@@ -76,9 +79,10 @@ pub(crate) fn check() -> Result<String, String> {
         source(path, &mut faults);
     }
     documents(&mut faults);
+    let names = tests_are_there(&sources, &mut faults);
     if faults.is_empty() {
         Ok(format!(
-            "{} source files, {} crates",
+            "{} source files, {} crates, {names} documents whose tests are there",
             sources.len(),
             ARROWS.len()
         ))
@@ -146,6 +150,11 @@ fn crates_are_known(faults: &mut Vec<String>) {
 }
 
 fn sources() -> Vec<PathBuf> {
+    files("rs")
+}
+
+/// Files of the crates and of the fuzz targets with this extension.
+fn files(wanted: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut folders = vec![root().join("crates"), root().join("fuzz/fuzz_targets")];
     while let Some(folder) = folders.pop() {
@@ -153,7 +162,10 @@ fn sources() -> Vec<PathBuf> {
             let path = entry.path();
             if path.is_dir() {
                 folders.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
+            } else if path
+                .extension()
+                .is_some_and(|extension| extension == wanted)
+            {
                 found.push(path);
             }
         }
@@ -183,6 +195,28 @@ fn source(path: &Path, faults: &mut Vec<String>) {
             }
         }
     }
+}
+
+/// Documents that say which test shows a thing: their number.
+fn tests_are_there(sources: &[PathBuf], faults: &mut Vec<String>) -> usize {
+    const DOCUMENTS: [&str; 2] = ["docs/lessons.md", "docs/eap-card.md"];
+    let transcripts = files("txt");
+    let files: Vec<File> = sources
+        .iter()
+        .chain(&transcripts)
+        .map(|path| File {
+            path: path.display().to_string(),
+            text: read(path),
+        })
+        .collect();
+    for document in DOCUMENTS {
+        let text = read(&root().join(document));
+        if text.is_empty() {
+            faults.push(format!("{document} is missing"));
+        }
+        faults.extend(names::faults(document, &text, &files));
+    }
+    DOCUMENTS.len()
 }
 
 /// Every path of this repository that a document names in backquotes exists.

@@ -9,6 +9,7 @@ mod demo;
 mod fuzz;
 mod house;
 mod interop;
+mod names;
 mod stage;
 mod tools;
 

@@ -150,6 +150,16 @@ impl Authority {
         Leaf { chain, key, serial }
     }
 
+    /// A chain for a public key (DER SubjectPublicKeyInfo) that came without a request.
+    ///
+    /// # Panics
+    /// On what is no public key.
+    #[must_use]
+    pub fn certify_info(&self, request: Request, public_key_info: &[u8]) -> Vec<Vec<u8>> {
+        let public = rcgen::SubjectPublicKeyInfo::from_der(public_key_info).unwrap();
+        self.certify(request, &public)
+    }
+
     /// Certifies a public key whose private key is elsewhere, e.g. in an element; the request's own key is
     /// not used. Leaf first, without the root.
     #[must_use]

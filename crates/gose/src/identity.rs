@@ -1,4 +1,4 @@
-//! `gose identity add|remove`: identities of the EAP-TLS application.
+//! `gose identity key|add|remove`: identities of the EAP-TLS application.
 
 use std::path::PathBuf;
 
@@ -7,7 +7,7 @@ use gose_client::tls;
 use gose_element::{
     SecureElement,
     drive::{
-        eap_tls::personalisation::{Key, Operator, Personalisation, Policy},
+        eap_tls::personalisation::{Key as Place, Operator, Personalisation, Policy},
         eap_tls::scripts::AID,
         piv::Slot,
     },
@@ -21,10 +21,32 @@ use crate::{Failure, Output, node::Node, secrets::OperatorFlags};
 /// What to do with the identities of an element.
 #[derive(Subcommand)]
 pub(crate) enum Verb {
+    /// Make a key pair for one identity alone, which PIV does not see, and print its public key; an authority
+    /// certifies it without a request (`openssl x509 -new -force_pubkey`), then `add --own-key`
+    Key(Box<Key>),
     /// Write an identity, in place of the one with its label
     Add(Box<Add>),
     /// Remove an identity
     Remove(Box<Remove>),
+}
+
+/// Flags of `key`.
+#[derive(Args)]
+pub(crate) struct Key {
+    #[command(flatten)]
+    node: Node,
+    #[command(flatten)]
+    operator: OperatorFlags,
+    /// The element
+    seid: String,
+    /// The identity's name in the element; it is added where it is not there
+    label: String,
+    /// Algorithm
+    #[arg(long, default_value = "p256")]
+    alg: crate::key::Algorithm,
+    /// Write the public key to a file instead
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
 }
 
 /// Flags of `add`.
@@ -47,6 +69,9 @@ pub(crate) struct Add {
     /// Slot of its key, which PIV shares
     #[arg(long, default_value = "9A")]
     slot: Slot,
+    /// Its key is the one that `identity key` made
+    #[arg(long, conflicts_with = "slot")]
+    own_key: bool,
     /// Its certificate and those above it but the root, PEM or DER
     #[arg(long, value_name = "FILE")]
     chain: PathBuf,
@@ -79,6 +104,12 @@ pub(crate) struct Add {
     /// The session's keys never leave the element: phase 3 stays inside
     #[arg(long)]
     no_key_block: bool,
+    /// Application master session keys (RFC 5295) may be read after success
+    #[arg(long)]
+    amsk: bool,
+    /// Long answers are announced by 9Fxx, for hosts that know the old traces only
+    #[arg(long)]
+    legacy_9f: bool,
 }
 
 /// Flags of `remove`.
@@ -120,9 +151,24 @@ struct Done<'a> {
 impl Verb {
     pub(crate) fn run(self, output: &Output) -> Result<(), Failure> {
         match self {
+            Self::Key(flags) => flags.run(output),
             Self::Add(flags) => flags.run(output),
             Self::Remove(flags) => flags.run(output),
         }
+    }
+}
+
+impl Key {
+    fn run(&self, output: &Output) -> Result<(), Failure> {
+        let pin = self.operator.pin(&self.seid)?;
+        let algorithm = self.alg.into();
+        let mut element = self.node.element(&self.seid)?;
+        element.power_on()?;
+        let mut operator = Operator::open(&mut element, &AID, &pin)?;
+        let info = operator.generate_own(&self.label, algorithm)?;
+        element.power_off();
+        let place = format!("identity {}", self.label);
+        crate::key::made(&self.seid, place, algorithm, &info).give(self.out.as_ref(), output)
     }
 }
 
@@ -158,7 +204,11 @@ impl Add {
                 End::Peer => Role::Peer,
                 End::Authenticator => Role::Authenticator,
             },
-            key: Key::Slot(self.slot.id()),
+            key: if self.own_key {
+                Place::Own
+            } else {
+                Place::Slot(self.slot.id())
+            },
             chain: bytes(ders(&self.chain)?),
             anchors: bytes(ders(&self.anchors)?),
             policy: Policy {
@@ -168,6 +218,8 @@ impl Add {
                 export_key_block: !self.no_key_block,
                 fragment_size: self.fragment_size,
                 accept_missing_commitment: self.accept_missing_commitment,
+                export_amsk: self.amsk,
+                legacy_9f: self.legacy_9f,
                 ..Policy::default()
             },
             expected_names: self.expected_names.clone(),

@@ -171,7 +171,7 @@ impl Verb {
 
 /// A public key or a request.
 #[derive(Serialize)]
-struct Made<'a> {
+pub(crate) struct Made<'a> {
     seid: &'a str,
     slot: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -180,7 +180,7 @@ struct Made<'a> {
 }
 
 impl Made<'_> {
-    fn give(&self, out: Option<&PathBuf>, output: &Output) -> Result<(), Failure> {
+    pub(crate) fn give(&self, out: Option<&PathBuf>, output: &Output) -> Result<(), Failure> {
         if let Some(path) = out {
             write_file(path, &self.pem)?;
         }
@@ -290,11 +290,21 @@ pub(crate) fn element_key(
 }
 
 fn public_key<'a>(seid: &'a str, slot: Slot, key: &PublicKey) -> Made<'a> {
+    made(seid, slot.to_string(), key.algorithm, &key.info)
+}
+
+/// A public key (DER) in the form in which it is printed.
+pub(crate) fn made<'a>(
+    seid: &'a str,
+    slot: String,
+    algorithm: gose_element::Algorithm,
+    info: &[u8],
+) -> Made<'a> {
     Made {
         seid,
-        slot: slot.to_string(),
-        algorithm: Some(name(key.algorithm)),
-        pem: pki::to_pem("PUBLIC KEY", &key.info),
+        slot,
+        algorithm: Some(name(algorithm)),
+        pem: pki::to_pem("PUBLIC KEY", info),
     }
 }
 

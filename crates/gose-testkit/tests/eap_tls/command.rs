@@ -20,7 +20,7 @@ use gose_element::{
     SecureElement, Step,
     drive::eap_tls::{AID, personalisation::Operator, scripts},
 };
-use gose_proto::{eap::records, hex};
+use gose_proto::{apdu::tlv, eap::records, hex};
 use gose_testkit::world::{Element, NOW, OPERATOR_PIN, Options, World};
 
 #[test]
@@ -49,6 +49,26 @@ fn every_transcript_of_the_folder() {
         faults.extend(cards.faults);
     }
     assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+/// Get-Profile-Data as BER: EAP-ID, EAP type, version, own chain, anchors (annex 4 of the draft).
+#[test]
+fn the_profile_is_what_was_written() {
+    let mut cards = Cards::new();
+    cards.line("open", "");
+    cards.line("let PROFILE A01A0000", "");
+    let profile = hex::decode(&cards.kept["PROFILE"]).unwrap();
+    let identity = &cards.world.peer_identity;
+    let fields = tlv::find(&profile, 0x30).unwrap();
+    let fields: Vec<_> = tlv::Reader::new(fields).map(Result::unwrap).collect();
+    let [eap_id, eap_type, version, credentials] = &fields[..] else {
+        panic!("{} fields", fields.len());
+    };
+    assert_eq!(eap_id.value, identity.eap_id.as_bytes());
+    assert_eq!((eap_type.value, version.value), (&[13][..], &[1][..]));
+    let found = |tag| tlv::find(credentials.value, tag).unwrap();
+    assert_eq!(found(0xA1), identity.chain.concat());
+    assert_eq!(found(0xA2), identity.anchors.concat());
 }
 
 struct Cards {

@@ -5,8 +5,11 @@ mod node;
 
 use std::{fs, os::unix::fs::PermissionsExt};
 
+use gose_testkit::pki::{Authority, Request};
 use node::{Node, write_private};
-use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, pem::PemObject};
+use rustls_pki_types::{
+    CertificateDer, CertificateRevocationListDer, SubjectPublicKeyInfoDer, pem::PemObject,
+};
 use x509_parser::{certificate::X509Certificate, prelude::FromDer};
 
 fn subject(pem: &str) -> (String, Vec<u8>) {
@@ -57,6 +60,20 @@ fn from_a_new_element_to_an_identity_under_an_own_authority() {
     node.ok(add);
     node.ok("identity remove SE1 alice --secrets se1.toml");
     node.ok(add);
+
+    // A key that is the identity's alone: certified without a request.
+    let own = "identity add SE1 alone --own-key --chain own.pem --anchors root.pem \
+               --amsk --legacy-9f --secrets se1.toml";
+    write_private(&node.path("own.pem"), pem);
+    let refused = node.fails(2, own);
+    assert!(refused.contains("no key of its own"), "{refused}");
+    let public = node.ok("identity key SE1 alone --alg p384 --secrets se1.toml");
+    let public = SubjectPublicKeyInfoDer::from_pem_slice(public.as_bytes()).unwrap();
+    let chain = Authority::new("Other").certify_info(Request::new(Some("alone")), &public);
+    let own_pem = gose_testkit::pki::pem("CERTIFICATE", &chain[0]);
+    write_private(&node.path("own.pem"), &own_pem);
+    node.ok(own);
+    node.ok("identity remove SE1 alone --secrets se1.toml");
 
     let serial = made["serial"].as_str().unwrap();
     node.ok(&format!(
