@@ -11,9 +11,9 @@ use libfuzzer_sys::fuzz_target;
 fuzz_target!(|bytes: &[u8]| {
     if let Ok((packet, rest)) = Packet::parse(bytes) {
         assert_eq!(packet.encode(), bytes[..bytes.len() - rest.len()]);
-        let _ = Hello::parse(packet.data);
+        let _ = Hello::read(packet.data);
     }
-    let _ = Hello::parse(bytes);
+    let _ = Hello::read(bytes);
     let mut reassembler = Reassembler::default();
     let mut taken = 0;
     for piece in bytes.chunks(9) {

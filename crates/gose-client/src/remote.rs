@@ -1,6 +1,6 @@
 //! An element of a remote grid.
 
-use gose_element::{Atr, ElementError, Outcomes, Script, SecureElement, Seid, Step, announced};
+use gose_element::{Atr, ElementError, Outcomes, Script, SecureElement, Seid, Step};
 use gose_proto::{
     apdu,
     racs::{Class, Failure, MAX_COMMANDS, Refusal, Request, RequestError, Response, Status},
@@ -225,7 +225,7 @@ impl SecureElement for RemoteElement {
         if script.steps.is_empty() {
             return Outcomes::default();
         }
-        announced::run(script, |part| self.run_script(part).unwrap_or_else(failed))
+        self.run_script(script).unwrap_or_else(failed)
     }
 }
 

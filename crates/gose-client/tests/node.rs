@@ -12,7 +12,7 @@ use std::{
 };
 
 use gose_client::{Connection, Endpoint, Error, Link, RemoteElement, tls};
-use gose_element::{ElementError, Script, SecureElement, Seid, Step};
+use gose_element::{ElementError, Script, SecureElement, Seid, Step, announced};
 use gose_proto::racs::Request;
 use gose_testkit::{
     node::{self, Behaviour},
@@ -177,7 +177,7 @@ fn both_status_words_of_more_in_one_step() {
             .expect_normal()
             .append();
         let steps = vec![mirror(7).append(), long.clone(), long, mirror(8)];
-        let outcomes = element.run(&Script::new(steps));
+        let outcomes = announced::collect(&mut element, &Script::new(steps));
         assert!(outcomes.complete(4), "{outcomes:?}");
         let bodies: Vec<_> = outcomes
             .done

@@ -2,7 +2,7 @@
 //! own making (draft-urien-eap-smartcard-25, annex 6). RACS knows one MORE a line, so that the script stops
 //! there; the host fetches the rest, and goes on.
 
-use crate::{ElementError, Outcome, Outcomes, Script, Step};
+use crate::{ElementError, Outcome, Outcomes, Script, SecureElement, Step};
 
 /// SW1 of such an announcement.
 const ANNOUNCED: u8 = 0x9F;
@@ -10,8 +10,13 @@ const ANNOUNCED: u8 = 0x9F;
 /// Class of the EAP smart card, whose long answers are fetched by INS 12.
 const EAP: u8 = 0xA0;
 
+/// Runs a script on an element; fetches what was announced.
+pub fn collect<E: SecureElement + ?Sized>(element: &mut E, script: &Script) -> Outcomes {
+    run(script, |part| element.run(part))
+}
+
 /// Runs a script by `part`, which runs a script without this; fetches what was announced.
-pub fn run(script: &Script, mut part: impl FnMut(&Script) -> Outcomes) -> Outcomes {
+fn run(script: &Script, mut part: impl FnMut(&Script) -> Outcomes) -> Outcomes {
     let mut outcomes = part(script);
     while let Some(fetching) = fetch(script, &outcomes) {
         join(script, &mut outcomes, part(&fetching));
@@ -86,7 +91,7 @@ mod tests {
     use gose_proto::{apdu::Response, hex};
 
     use super::*;
-    use crate::{Atr, SecureElement};
+    use crate::Atr;
 
     /// Commands and answers, in order.
     struct Card(Vec<(&'static str, &'static str)>);
@@ -114,7 +119,7 @@ mod tests {
                 .append()
         };
         let mut card = Card(lines.to_vec());
-        let outcomes = card.run(&Script::new(vec![step(0x80), step(0x86)]));
+        let outcomes = collect(&mut card, &Script::new(vec![step(0x80), step(0x86)]));
         assert!(card.0.is_empty(), "not asked: {:?}", card.0);
         outcomes
     }

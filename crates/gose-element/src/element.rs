@@ -5,7 +5,7 @@ use gose_proto::{
     racs::Failure,
 };
 
-use crate::{Atr, Outcome, Outcomes, Script, Step, announced};
+use crate::{Atr, Outcome, Outcomes, Script, Step};
 
 /// A secure element: a smart card in a reader, a card in software, an element of a remote grid.
 ///
@@ -35,32 +35,27 @@ pub trait SecureElement: Send {
     fn transmit(&mut self, apdu: &[u8]) -> Result<Response, ElementError>;
 
     /// Runs a list of APDUs. The default drives [`SecureElement::transmit`]; an element that is far
-    /// away forwards the list as one request. What a card announces by `9Fxx` in place of `61xx` is
-    /// fetched too, see [`announced`].
+    /// away forwards the list as one request. Drivers run theirs by
+    /// [`collect`](crate::announced::collect).
     fn run(&mut self, script: &Script) -> Outcomes {
-        announced::run(script, |part| run_steps(self, part))
-    }
-}
-
-/// The steps one by one, up to the first that does not come to what it expects.
-fn run_steps<E: SecureElement + ?Sized>(element: &mut E, script: &Script) -> Outcomes {
-    let mut outcomes = Outcomes::default();
-    for step in &script.steps {
-        match run_step(element, step) {
-            Ok(outcome) => {
-                let stop = !outcome.expected;
-                outcomes.done.push(Some(outcome));
-                if stop {
+        let mut outcomes = Outcomes::default();
+        for step in &script.steps {
+            match run_step(self, step) {
+                Ok(outcome) => {
+                    let stop = !outcome.expected;
+                    outcomes.done.push(Some(outcome));
+                    if stop {
+                        break;
+                    }
+                }
+                Err(error) => {
+                    outcomes.failed = Some(error);
                     break;
                 }
             }
-            Err(error) => {
-                outcomes.failed = Some(error);
-                break;
-            }
         }
+        outcomes
     }
-    outcomes
 }
 
 /// The RACS APDU algorithm (draft-urien-core-racs-02, 4.6): a 5-byte command answered by `6Cxx` is

@@ -161,7 +161,10 @@ impl Verb {
 impl Key {
     fn run(&self, output: &Output) -> Result<(), Failure> {
         let pin = self.operator.pin(&self.seid)?;
-        let algorithm = self.alg.into();
+        let algorithm = self
+            .alg
+            .asymmetric()
+            .ok_or_else(|| Failure::local("an identity's key is RSA or on a curve".to_owned()))?;
         let mut element = self.node.element(&self.seid)?;
         element.power_on()?;
         let mut operator = Operator::open(&mut element, &AID, &pin)?;

@@ -321,7 +321,7 @@ fn name(algorithm: gose_element::Algorithm) -> &'static str {
 
 impl Algorithm {
     /// Of key pairs; nothing for algorithms of secret keys.
-    fn asymmetric(self) -> Option<gose_element::Algorithm> {
+    pub(crate) fn asymmetric(self) -> Option<gose_element::Algorithm> {
         match self {
             Self::P256 => Some(gose_element::Algorithm::P256),
             Self::P384 => Some(gose_element::Algorithm::P384),

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use gose_element::{Atr, ElementError, Outcomes, Script, SecureElement, Seid, Step, announced};
+use gose_element::{Atr, ElementError, Outcomes, Script, SecureElement, Seid, Step};
 use gose_proto::apdu::Response;
 use tokio::runtime::Handle;
 
@@ -73,14 +73,12 @@ impl SecureElement for Leased {
     }
 
     fn run(&mut self, script: &Script) -> Outcomes {
-        announced::run(script, |part| {
-            let Ran { done, refused } =
-                long_step(|| self.runtime.block_on(self.lease.run(part.clone())));
-            Outcomes {
-                done,
-                failed: refused.map(no_answer),
-            }
-        })
+        let Ran { done, refused } =
+            long_step(|| self.runtime.block_on(self.lease.run(script.clone())));
+        Outcomes {
+            done,
+            failed: refused.map(no_answer),
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 pub use personalisation::{Key, Personalisation, Policy};
 pub use scripts::{AID, Opening};
 
-use crate::{ElementError, Outcome, Outcomes, Script, SecureElement};
+use crate::{ElementError, Outcome, Outcomes, Script, SecureElement, announced};
 
 /// An EAP-TLS application that was opened with its PIN and an identity.
 ///
@@ -123,7 +123,7 @@ impl<'e, E: SecureElement + ?Sized> EapTls<'e, E> {
     /// [`Error::Pin`], [`Error::PinBlocked`], [`Error::Refused`] (`6A82` no such application, `6A88` no such
     /// identity), or no answer.
     pub fn open(element: &'e mut E, opening: &Opening<'_>) -> Result<Self, Error> {
-        let outcomes = element.run(&scripts::open(opening));
+        let outcomes = announced::collect(element, &scripts::open(opening));
         scripts::complete(&outcomes, "opening EAP-TLS", 4)?;
         Ok(Self::on(element))
     }
@@ -146,7 +146,7 @@ impl<'e, E: SecureElement + ?Sized> EapTls<'e, E> {
     pub fn reset(&mut self) -> Result<(), Error> {
         self.forget();
         self.identifier = 0x14;
-        let outcomes = self.element.run(&scripts::reset_state());
+        let outcomes = announced::collect(self.element, &scripts::reset_state());
         scripts::last(&outcomes, "Reset-State").map(drop)
     }
 
@@ -217,7 +217,7 @@ impl<'e, E: SecureElement + ?Sized> EapTls<'e, E> {
         self.leaving.clear();
         let mut flight = std::mem::take(&mut self.arriving);
         flight.push(packet.to_vec());
-        let outcomes = self.element.run(&scripts::deliver(&flight, now));
+        let outcomes = announced::collect(self.element, &scripts::deliver(&flight, now));
         let reply = scripts::reply(&outcomes)?;
         if let Reply::Packet(first) = &reply {
             self.fetch_rest(first)?;
@@ -231,7 +231,7 @@ impl<'e, E: SecureElement + ?Sized> EapTls<'e, E> {
         if script.steps.is_empty() {
             return Ok(());
         }
-        let outcomes = self.element.run(&script);
+        let outcomes = announced::collect(self.element, &script);
         let mut rest = scripts::bodies(&outcomes, "EAP-TLS acknowledgement", script.steps.len())?;
         rest.reverse();
         self.leaving = rest;
@@ -249,7 +249,7 @@ impl<'e, E: SecureElement + ?Sized> EapTls<'e, E> {
     /// # Errors
     /// [`Error::Refused`] with `6985` before success, or no answer.
     pub fn msk(&mut self) -> Result<Zeroizing<Vec<u8>>, Error> {
-        let outcomes = self.element.run(&scripts::msk());
+        let outcomes = announced::collect(self.element, &scripts::msk());
         scripts::last(&outcomes, "Get-Session-Key").map(|o| Zeroizing::new(o.body.clone()))
     }
 
@@ -259,7 +259,7 @@ impl<'e, E: SecureElement + ?Sized> EapTls<'e, E> {
     /// # Errors
     /// [`Error::Refused`] where the policy forbids it or it happened before, or no answer.
     pub fn session_keys(&mut self) -> Result<SessionKeys, Error> {
-        let outcomes = self.element.run(&scripts::session_keys());
+        let outcomes = announced::collect(self.element, &scripts::session_keys());
         scripts::read_session_keys(&outcomes)
     }
 
@@ -271,7 +271,7 @@ impl<'e, E: SecureElement + ?Sized> EapTls<'e, E> {
         let mut script = scripts::msk();
         script.steps[0].append = true;
         script.steps.extend(scripts::session_keys().steps);
-        let mut outcomes = self.element.run(&script);
+        let mut outcomes = announced::collect(self.element, &script);
         let msk = match outcomes.done.first_mut().and_then(Option::as_mut) {
             Some(outcome) if outcome.expected => Zeroizing::new(std::mem::take(&mut outcome.body)),
             _ => return Err(scripts::refusal(&outcomes, "Get-Session-Key")),
@@ -285,7 +285,7 @@ impl<'e, E: SecureElement + ?Sized> EapTls<'e, E> {
     /// # Errors
     /// [`Error::Refused`] with `6A88` where it is not available, or no answer.
     pub fn exported(&mut self, index: u8) -> Result<Vec<u8>, Error> {
-        let outcomes = self.element.run(&Script::from(scripts::exported(index)));
+        let outcomes = announced::collect(self.element, &Script::from(scripts::exported(index)));
         scripts::last(&outcomes, "Get-Exported-Parameter").map(|o| o.body.clone())
     }
 
@@ -356,7 +356,7 @@ impl<'e, E: SecureElement + ?Sized> EapTls<'e, E> {
         let mut outputs = Vec::with_capacity(inputs.len());
         for group in scripts::groups(inputs) {
             let script = scripts::convert(group, p2);
-            let outcomes = self.element.run(&script);
+            let outcomes = announced::collect(self.element, &script);
             let told = scripts::told(&outcomes, &script, asked)?;
             if told.len() != group.len() {
                 return Err(Error::Malformed(asked));
@@ -368,7 +368,7 @@ impl<'e, E: SecureElement + ?Sized> EapTls<'e, E> {
 
     /// Any script on the element, for commands that have no method here.
     pub fn run(&mut self, script: &Script) -> Outcomes {
-        self.element.run(script)
+        announced::collect(self.element, script)
     }
 }
 

@@ -23,7 +23,9 @@ pub use self::{
     operations::PublicKey,
     slot::{Slot, SlotError},
 };
-use crate::{ElementError, Outcome, Outcomes, Script, SecureElement, Step, script::GET_RESPONSE};
+use crate::{
+    ElementError, Outcome, Outcomes, Script, SecureElement, Step, announced, script::GET_RESPONSE,
+};
 
 /// The PIV card application, version 1.0 (NIST SP 800-73-4, part 1, 2.2).
 pub const AID: [u8; 11] = [
@@ -158,7 +160,7 @@ impl<'a> Piv<'a> {
     /// must come to `9000`; gives the outcomes of those that ran.
     fn run(&mut self, pin: Pin, commands: &[Command]) -> Result<Vec<Outcome>, PivError> {
         let (steps, purposes) = self.script(pin, commands)?;
-        let outcomes = self.element.run(&Script::new(steps));
+        let outcomes = announced::collect(self.element, &Script::new(steps));
         let judged = self.judge(outcomes, &purposes);
         if judged.is_err() {
             self.selected = false;

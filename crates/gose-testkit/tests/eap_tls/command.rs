@@ -17,7 +17,7 @@
 use std::{collections::HashMap, fs, path::Path};
 
 use gose_element::{
-    SecureElement, Step,
+    SecureElement, Step, announced,
     drive::eap_tls::{AID, personalisation::Operator, scripts},
 };
 use gose_proto::{apdu::tlv, eap::records, hex};
@@ -132,7 +132,7 @@ impl Cards {
                 let (name, command) = rest.split_once(' ').expect(place);
                 let command = hex::decode(self.fill(command)).expect(place);
                 let step = Step::new(command).collect(scripts::FETCH).expect_normal();
-                let outcomes = self.card().run(&step.into());
+                let outcomes = announced::collect(self.card(), &step.into());
                 assert!(outcomes.complete(1), "{place}: {outcomes:?}");
                 let body = hex::encode(&outcomes.last().unwrap().body);
                 self.kept.insert(name.into(), body);

@@ -445,7 +445,9 @@ async fn run_announced(lease: &mut Lease, script: Script) -> Ran {
             failed: None,
         };
         announced::join(&script, &mut outcomes, fetched);
-        refused = ran.refused.or(outcomes.failed.take().map(Refusal::Element));
+        refused = ran
+            .refused
+            .or_else(|| outcomes.failed.take().map(Refusal::Element));
         if refused.is_none()
             && let Some(rest) = announced::rest(&script, &outcomes)
         {

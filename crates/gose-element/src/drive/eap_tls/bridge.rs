@@ -4,7 +4,7 @@
 use gose_proto::eap::{Fragment, Fragmenter, Packet, Reassembled, Reassembler, Type};
 
 use super::{EapTls, Error, Reply, scripts};
-use crate::SecureElement;
+use crate::{SecureElement, announced};
 
 /// TLS data of one EAP-TLS fragment towards the element.
 const FRAGMENT: usize = 1398;
@@ -37,7 +37,7 @@ impl<E: SecureElement + ?Sized> EapTls<'_, E> {
     }
 
     fn exchange(&mut self, packets: &[Vec<u8>], now: Option<u32>) -> Result<Vec<u8>, Error> {
-        let outcomes = self.element.run(&scripts::deliver(packets, now));
+        let outcomes = announced::collect(self.element, &scripts::deliver(packets, now));
         let Reply::Packet(first) = scripts::reply(&outcomes)? else {
             return Err(Error::Malformed("a TLS flight"));
         };

@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 pub use gose_proto::eap::records::Policy;
 
 use super::{Error, scripts};
-use crate::{Algorithm, Script, SecureElement, Step};
+use crate::{Algorithm, Script, SecureElement, Step, announced};
 
 /// An identity as it is written into the element.
 pub struct Personalisation {
@@ -109,7 +109,11 @@ impl<'e, E: SecureElement + ?Sized> Operator<'e, E> {
     /// [`Error`].
     pub fn open(element: &'e mut E, aid: &[u8], operator_pin: &[u8]) -> Result<Self, Error> {
         let script = Script::new(vec![select(aid), scripts::verify(0x01, operator_pin)]);
-        scripts::complete(&element.run(&script), "opening as operator", 2)?;
+        scripts::complete(
+            &announced::collect(element, &script),
+            "opening as operator",
+            2,
+        )?;
         Ok(Self { element })
     }
 
@@ -118,9 +122,8 @@ impl<'e, E: SecureElement + ?Sized> Operator<'e, E> {
     /// # Errors
     /// [`Error`].
     pub fn change_pin(&mut self, which: u8, old: &[u8], new: &[u8]) -> Result<(), Error> {
-        let outcomes = self
-            .element
-            .run(&scripts::change_pin(which, old, new).into());
+        let outcomes =
+            announced::collect(self.element, &scripts::change_pin(which, old, new).into());
         scripts::last(&outcomes, "changing a PIN").map(drop)
     }
 
@@ -129,7 +132,7 @@ impl<'e, E: SecureElement + ?Sized> Operator<'e, E> {
     /// # Errors
     /// [`Error::Refused`] with `6985` while the published operator PIN stands, or [`Error`].
     pub fn generate(&mut self, slot: u8, algorithm: Algorithm) -> Result<Vec<u8>, Error> {
-        let outcomes = self.element.run(&generate(slot, algorithm).into());
+        let outcomes = announced::collect(self.element, &generate(slot, algorithm).into());
         scripts::last(&outcomes, "generating a key").map(|o| o.body.clone())
     }
 
@@ -140,7 +143,7 @@ impl<'e, E: SecureElement + ?Sized> Operator<'e, E> {
     /// As [`Operator::generate`].
     pub fn generate_own(&mut self, label: &str, algorithm: Algorithm) -> Result<Vec<u8>, Error> {
         let add = label_command(0x81, label)?;
-        let outcomes = self.element.run(&add.into());
+        let outcomes = announced::collect(self.element, &add.into());
         match outcomes.last().map(|outcome| outcome.sw) {
             // It is there already, or nothing may be written: then GENERATE is refused too.
             Some(StatusWord::NORMAL | StatusWord::CONDITIONS_NOT_SATISFIED) => {}
@@ -149,9 +152,10 @@ impl<'e, E: SecureElement + ?Sized> Operator<'e, E> {
         let data = [&[algorithm.id(), 0x00], label.as_bytes()].concat();
         let command = Command::new(0xA0, 0x46, 0x00, 0x00).with_data(data);
         let step = Step::new(command.encode().map_err(|_| Error::TooLong("label"))?);
-        let outcomes = self
-            .element
-            .run(&step.expect_normal().collect(scripts::FETCH).into());
+        let outcomes = announced::collect(
+            self.element,
+            &step.expect_normal().collect(scripts::FETCH).into(),
+        );
         scripts::last(&outcomes, "generating a key").map(|o| o.body.clone())
     }
 
@@ -189,7 +193,11 @@ impl<'e, E: SecureElement + ?Sized> Operator<'e, E> {
         }
         let script = write(at, &written);
         let steps = script.steps.len();
-        scripts::complete(&self.element.run(&script), "writing an identity", steps)
+        scripts::complete(
+            &announced::collect(self.element, &script),
+            "writing an identity",
+            steps,
+        )
     }
 
     /// Removes the identity with this label, if there is one.
@@ -197,7 +205,7 @@ impl<'e, E: SecureElement + ?Sized> Operator<'e, E> {
     /// # Errors
     /// [`Error`].
     pub fn remove_identity(&mut self, label: &str) -> Result<(), Error> {
-        let outcomes = self.element.run(&label_command(0x82, label)?.into());
+        let outcomes = announced::collect(self.element, &label_command(0x82, label)?.into());
         match outcomes.last().map(|outcome| outcome.sw) {
             Some(StatusWord::NORMAL | StatusWord::REFERENCED_DATA_NOT_FOUND) => Ok(()),
             _ => Err(scripts::refusal(&outcomes, "removing an identity")),
@@ -216,7 +224,7 @@ impl<'e, E: SecureElement + ?Sized> Operator<'e, E> {
             })
             .collect();
         let count = steps.len();
-        let outcomes = self.element.run(&Script::new(steps));
+        let outcomes = announced::collect(self.element, &Script::new(steps));
         scripts::bodies(&outcomes, "READ", count).map(|pieces| pieces.concat())
     }
 }
