@@ -410,7 +410,10 @@ fn grid_configuration(ports: Ports) -> String {
     }
     let _ = write!(
         text,
-        "\n[[user]]\nid = \"spiffe://{DOMAIN}/hv/hv-1\"\nseid = [\"SE-A\", \"SE-B\", \"SE-SLOW\"]\n"
+        "\n[[user]]\nid = \"spiffe://{DOMAIN}/hv/hv-1\"\nseid = [\"SE-A\", \"SE-B\", \"SE-SLOW\"]\n\n\
+         [generations]\nfile = \"generations.json\"\nunknown = \"refuse\"\n\n\
+         [[generations.hypervisor]]\nuser = \"spiffe://{DOMAIN}/hv/hv-1\"\n\
+         ca-certificate-file = \"../hypervisor/hv-ca.pem\"\n"
     );
     text
 }
