@@ -84,7 +84,7 @@ fn sessions() -> usize {
 }
 
 fn wait_ms() -> u64 {
-    2000
+    10_000
 }
 
 impl Config {

@@ -55,7 +55,7 @@ pub(crate) struct Reach {
 }
 
 /// Pauses while an element is in use by another session.
-const PAUSE: Duration = Duration::from_millis(5);
+const PAUSE: Duration = Duration::from_millis(2);
 
 impl Line {
     /// Runs an operation on the element, connecting where no session is open, and again where the session
@@ -90,8 +90,11 @@ impl Line {
             };
             match &error {
                 PivError::Element(ElementError::InUse) if Instant::now() < deadline => {
-                    thread::sleep(pause);
-                    pause = (2 * pause).min(Duration::from_millis(100));
+                    // Nothing tells when it is free; those who wait come at different times.
+                    let mut chance = [0];
+                    let _ = aws_lc_rs::rand::fill(&mut chance);
+                    thread::sleep(pause.mul_f32(0.5 + f32::from(chance[0]) / 255.0));
+                    pause = (2 * pause).min(Duration::from_millis(20));
                 }
                 // The node ended the session, or took the element away, since the last operation.
                 PivError::Element(_) if again && !fresh => {

@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use cryptoki_sys::*;
 use gose_client::middleware::Source;
-use gose_element::drive::piv::{KEY_HISTORY, Piv, PivError, Slot};
+use gose_element::{
+    ElementError,
+    drive::piv::{KEY_HISTORY, Piv, PivError, Slot},
+};
 use x509_parser::prelude::{FromDer, X509Certificate};
 use zeroize::Zeroizing;
 
@@ -429,7 +432,17 @@ pub(crate) fn manage<T>(
     }
     let mut module = module::lock()?;
     module.slot(id)?.kept = keeps;
-    let (done, inventory) = outcome.map_err(|error| module.failed(id, &error))?;
+    let (done, inventory) = outcome.map_err(|error| {
+        let code = module.failed(id, &error);
+        match error {
+            PivError::Element(ElementError::Refused) => {
+                let hint = "keys and certificates are made by who has role = \"admin\" there";
+                module.config.log.line(hint);
+                Rv(CKR_TOKEN_WRITE_PROTECTED)
+            }
+            _ => code,
+        }
+    })?;
     let slot = module.slot(id)?;
     slot.objects = Some(contents(id, &slot.policy, inventory));
     Ok(done)
