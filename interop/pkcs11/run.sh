@@ -108,10 +108,9 @@ engine() {
 }
 check "OpenSSL's engine signs, P-256" engine ec
 check "OpenSSL's engine signs, RSA" engine rsa
-if [ -x "${GOSE_PYTHON:-}" ]; then
-    check "python-pkcs11, P-256" "$GOSE_PYTHON" "$folder/with-python.py" "$module" ec ec "$(pin ec)"
-    check "python-pkcs11, RSA" "$GOSE_PYTHON" "$folder/with-python.py" "$module" rsa rsa "$(pin rsa)"
-fi
+python="$root/target/python/bin/python"
+check "python-pkcs11, P-256" "$python" "$folder/with-python.py" "$module" ec ec "$(pin ec)"
+check "python-pkcs11, RSA" "$python" "$folder/with-python.py" "$module" rsa rsa "$(pin rsa)"
 nss() {
     mkdir -p "$work/nss" && certutil -N -d "sql:$work/nss" --empty-password && cp "$work/root.pem" "$work/nss/"
     modutil -dbdir "sql:$work/nss" -add gose -libfile "$module" -force &&
@@ -136,11 +135,11 @@ shared = true'
 check "fork after use: handles and login go on in children and parent" "$work/fork" "$module" shared "$(pin ec)" 6
 check "fork while threads sign" "$work/fork" "$module" threads "$(pin ec)" 5
 client
-# Other work on the machine counts too: the best of three.
-starts() { for _ in 1 2 3; do ! "$work/start" "$module" 32 || return 0; done; return 1; }
-check "32 processes and 32 threads start: each sees its token within a second" starts
+# A second on a machine that does nothing else; other work on it counts.
+busy=$(awk -v cores="$(nproc)" '{ load = $1 / cores; printf "%.1f", load > 1 ? load : 1 }' /proc/loadavg)
+check "32 processes and 32 threads start: each sees its token within a second" "$work/start" "$module" 32 "$busy"
 grep longest "$work/case.log" || :
-quiet() { valgrind --quiet --error-exitcode=9 --leak-check=full --errors-for-leak-kinds=definite --trace-children=no "$@"; }
+quiet() { valgrind --quiet --error-exitcode=9 --leak-check=full --errors-for-leak-kinds=definite --show-leak-kinds=definite --trace-children=no "$@"; }
 check "valgrind: load, use, fork, unload" quiet "$work/fork" "$module" unload "$(pin ec)" 2
 check "valgrind: every wrong call" quiet "$work/bad" "$module" "$(pin ec)"
 

@@ -49,6 +49,9 @@ role = "admin"
 [[aid]]
 aid = "A000000308000010000100"
 allow = ["*"]
+[[aid]]
+aid = "F0474F534545415001"
+allow = ["*"]
 TOML
         for seid; do printf '[[slot]]\nseid = "%s"\nkind = "software"\n' "$seid"; done
     } >"$grid/gosed.toml"

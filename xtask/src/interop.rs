@@ -10,7 +10,7 @@ use crate::stage::{cargo, need, output, root, succeed};
 type Proof = Result<String, String>;
 
 /// The stages of `cargo xtask interop`.
-pub(crate) const NAMES: [&str; 11] = [
+pub(crate) const NAMES: [&str; 13] = [
     "vpcd",
     "readers",
     "opensc",
@@ -22,6 +22,8 @@ pub(crate) const NAMES: [&str; 11] = [
     "hostapd",
     "radsec",
     "namespaces",
+    "pkcs11",
+    "capi",
 ];
 
 /// What a row of the element contract's table has and no other line.
@@ -135,6 +137,67 @@ pub(crate) fn hostapd() -> Proof {
     need("hostapd", "hostapd")?;
     eap_needs()?;
     judge("hostapd")
+}
+
+/// libgose_pkcs11.so under everybody's applications.
+pub(crate) fn pkcs11() -> Proof {
+    for (program, package) in [
+        ("pkcs11-tool", "opensc"),
+        ("p11tool", "gnutls-bin"),
+        ("modutil", "libnss3-tools"),
+        ("keytool", "default-jre-headless"),
+        ("valgrind", "valgrind"),
+        ("openssl", "openssl"),
+        ("ip", "iproute2"),
+        (
+            "/usr/lib/x86_64-linux-gnu/engines-3/pkcs11.so",
+            "libengine-pkcs11-openssl",
+        ),
+    ] {
+        need(program, package)?;
+    }
+    if !root_has("/usr/include/p11-kit-1/p11-kit/pkcs11.h") {
+        need("p11-kit headers", "libp11-kit-dev")?;
+    }
+    python("python-pkcs11")?;
+    build_programs()?;
+    let mut build = cargo();
+    succeed(build.args(["build", "--quiet", "--package", "gose-pkcs11"]))?;
+    judge("pkcs11")
+}
+
+/// libgose.so under a program of C.
+pub(crate) fn capi() -> Proof {
+    need("gcc", "gcc")?;
+    need("g++", "g++")?;
+    need("pkg-config", "pkg-config")?;
+    need("valgrind", "valgrind")?;
+    need("openssl", "openssl")?;
+    need("ip", "iproute2")?;
+    build_programs()?;
+    let mut build = cargo();
+    succeed(build.args(["build", "--quiet", "--package", "gose-capi"]))?;
+    judge("capi")
+}
+
+fn root_has(path: &str) -> bool {
+    std::path::Path::new(path).exists()
+}
+
+/// An environment of Python's with a package of PyPI, which run.sh finds under target.
+fn python(package: &str) -> Result<(), String> {
+    let folder = root().join("target/python");
+    if folder.join(package).exists() {
+        return Ok(());
+    }
+    need("python3", "python3")?;
+    if !root_has("/usr/share/doc/python3-venv") {
+        need("python3-venv", "python3-venv")?;
+    }
+    succeed(Command::new("python3").args(["-m", "venv"]).arg(&folder))?;
+    let mut install = Command::new(folder.join("bin/pip"));
+    succeed(install.args(["--quiet", "install", package]))?;
+    std::fs::write(folder.join(package), "").map_err(|error| error.to_string())
 }
 
 fn swtpm_needs() -> Result<(), String> {

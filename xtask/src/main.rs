@@ -111,6 +111,16 @@ const TEST: &[Stage] = &[
         interop::namespaces,
     ),
     Stage::new(
+        "pkcs11",
+        "libgose_pkcs11.so serves OpenSC, GnuTLS, OpenSSL, Python, NSS and Java; forks, restarts, wrong calls",
+        interop::pkcs11,
+    ),
+    Stage::new(
+        "capi",
+        "a program of C plays the paper's experiment with the ten functions of libgose.so, under valgrind too",
+        interop::capi,
+    ),
+    Stage::new(
         "deny",
         "licences, bans and sources of all dependencies are allowed",
         tools::deny,
