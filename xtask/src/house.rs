@@ -51,7 +51,11 @@ const ARROWS: &[(&str, &[&str])] = &[
 ];
 
 /// Files and folders that may hold unsafe code, each block with its SAFETY line: foreign function interfaces.
-const UNSAFE: &[&str] = &["gose-backend/src/pcsc/library.rs", "gose-pkcs11/src/ffi/"];
+const UNSAFE: &[&str] = &[
+    "gose-backend/src/pcsc/library.rs",
+    "gose-pkcs11/src/ffi/",
+    "gose-capi/src/ffi/",
+];
 
 /// Where such a folder is let in.
 const LETS_IN: &[&str] = &["gose-pkcs11/src/lib.rs", "gose-capi/src/lib.rs"];

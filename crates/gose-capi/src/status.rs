@@ -129,7 +129,7 @@ mod tests {
             .collect();
         assert_eq!(own.len(), 13, "{own:?}");
         for name in &own {
-            assert_eq!(HEADER.matches(&format!(" {name}(")).count(), 1, "{name}");
+            assert_eq!(HEADER.matches(&format!("{name}(")).count(), 1, "{name}");
         }
         let declared = HEADER.matches("GOSE_API").count() - 1;
         assert_eq!(declared, own.len());
