@@ -57,6 +57,7 @@ impl Keyring {
         algorithm: Algorithm,
     ) -> Result<Arc<dyn PrivateKey>, KeyError> {
         let stored = self.store.generate(algorithm)?;
+        nvm.put(origin(slot), [GENERATED]);
         Ok(self.keep(nvm, slot, stored))
     }
 
@@ -71,6 +72,7 @@ impl Keyring {
         pkcs8: &[u8],
     ) -> Result<Arc<dyn PrivateKey>, KeyError> {
         let stored = self.store.import(pkcs8)?;
+        forget_origin(nvm, slot);
         Ok(self.keep(nvm, slot, stored))
     }
 
@@ -80,12 +82,20 @@ impl Keyring {
         nvm.get(&name(slot)).is_some()
     }
 
+    /// Whether the key of a slot was made by [`Keyring::generate`]: nobody outside of the store ever had it. Keys
+    /// that were made before this was written down are not known to be.
+    #[must_use]
+    pub fn was_generated(&self, nvm: &Nvm, slot: u8) -> bool {
+        self.contains(nvm, slot) && nvm.get(&origin(slot)) == Some(&[GENERATED])
+    }
+
     /// Deletes the key of a slot (staged).
     pub fn remove(&mut self, nvm: &mut Nvm, slot: u8) {
         self.open.remove(&slot);
         if self.contains(nvm, slot) {
             nvm.delete(name(slot));
         }
+        forget_origin(nvm, slot);
     }
 
     /// Forgets opened keys: what was staged is gone.
@@ -116,6 +126,7 @@ pub fn filled(slot: u8, blob: &[u8]) -> Delta {
     let mut delta = Delta::default();
     let blob = Zeroizing::new(blob.to_vec());
     delta.changes.insert(name(slot), Some(blob));
+    delta.changes.insert(origin(slot), None);
     delta
 }
 
@@ -123,6 +134,19 @@ pub fn filled(slot: u8, blob: &[u8]) -> Delta {
 #[must_use]
 pub fn is_filled(nvm: &Nvm, slot: u8) -> bool {
     nvm.get(&name(slot)).is_some()
+}
+
+/// How a key came into its slot, where it was made there.
+const GENERATED: u8 = 1;
+
+fn origin(slot: u8) -> String {
+    format!("origin/{slot:02x}")
+}
+
+fn forget_origin(nvm: &mut Nvm, slot: u8) {
+    if nvm.get(&origin(slot)).is_some() {
+        nvm.delete(origin(slot));
+    }
 }
 
 fn name(slot: u8) -> String {

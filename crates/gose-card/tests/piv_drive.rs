@@ -7,12 +7,19 @@ use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_ASN1, ECDSA_P384_SHA384_ASN1, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256,
     RSA_PSS_2048_8192_SHA256, VerificationAlgorithm,
 };
-use gose_card::{Hosted, Memory, factory, keystore::SoftwareKeyStore, nvm::Nvm};
+use gose_card::{
+    Hosted, Memory, factory,
+    keystore::{KeyStore, SoftwareKeyStore},
+    nvm::Nvm,
+};
 use gose_element::{
     Algorithm, Atr, ElementError, Outcomes, Scheme, Script, SecureElement,
-    drive::piv::{Piv, PivError, Slot},
+    drive::piv::{
+        KEY_ATTESTATION_ARCS, KEY_ATTESTATION_OID, KeyAttestation, PinPolicy, Piv, PivError, Slot,
+    },
 };
 use gose_proto::apdu::Response;
+use x509_parser::{oid_registry::Oid, prelude::*};
 
 type Verification = &'static dyn VerificationAlgorithm;
 
@@ -244,4 +251,140 @@ fn keys_survive_power_and_a_new_process() {
     again.power_on().unwrap();
     let key = Piv::open(&mut again).public_key(Slot::SIGNATURE).unwrap();
     assert_eq!(key.info, info);
+}
+
+/// What `signer` signed, with the extension of an attestation.
+fn attested(
+    der: &[u8],
+    signer: &[u8],
+    verification: Verification,
+) -> (Vec<u8>, Option<KeyAttestation>) {
+    let (rest, certificate) = X509Certificate::from_der(der).unwrap();
+    assert!(rest.is_empty());
+    let (_, signer) = X509Certificate::from_der(signer).unwrap();
+    assert_eq!(certificate.issuer(), signer.subject());
+    ParsedPublicKey::new(verification, signer.public_key().raw)
+        .unwrap()
+        .verify_sig(
+            certificate.tbs_certificate.as_ref(),
+            &certificate.signature_value.data,
+        )
+        .unwrap();
+    let oid = Oid::new(KEY_ATTESTATION_OID.as_slice().into());
+    assert_eq!(oid, Oid::from(&KEY_ATTESTATION_ARCS).unwrap());
+    let said = certificate.get_extension_unique(&oid).unwrap();
+    (
+        certificate.public_key().raw.to_vec(),
+        said.and_then(|said| KeyAttestation::parse(said.value)),
+    )
+}
+
+#[test]
+fn keys_that_were_made_here_are_attested() {
+    let mut element = initialised();
+    let mut piv = Piv::open(&mut element);
+    piv.authenticate_management(&KEY).unwrap();
+    let slots = [
+        (Slot::AUTHENTICATION, Algorithm::P256, PinPolicy::Once),
+        (Slot::SIGNATURE, Algorithm::Rsa2048, PinPolicy::Always),
+        (Slot::CARD_AUTHENTICATION, Algorithm::P384, PinPolicy::Never),
+    ];
+    let infos = slots.map(|(slot, algorithm, _)| piv.generate(slot, algorithm).unwrap());
+    assert_eq!(
+        piv.attest(Slot::AUTHENTICATION),
+        Err(PivError::NoAttestationKey)
+    );
+    let signers: [(_, Verification); 3] = [
+        (Algorithm::P256, &ECDSA_P256_SHA256_ASN1),
+        (Algorithm::P384, &ECDSA_P384_SHA384_ASN1),
+        (Algorithm::Rsa2048, &RSA_PKCS1_2048_8192_SHA256),
+    ];
+    for (algorithm, verification) in signers {
+        let info = piv.generate_attestation_key(algorithm).unwrap();
+        let own = piv.attestation_certificate().unwrap();
+        assert_eq!(attested(&own, &own, verification), (info, None));
+        for ((slot, _, pin_policy), info) in slots.into_iter().zip(&infos) {
+            let (key, said) = attested(&piv.attest(slot).unwrap(), &own, verification);
+            assert_eq!(&key, info);
+            assert_eq!(said, Some(KeyAttestation { slot, pin_policy }));
+        }
+    }
+    assert_eq!(
+        piv.attest(Slot::KEY_MANAGEMENT),
+        Err(PivError::NoKey(Slot::KEY_MANAGEMENT))
+    );
+}
+
+#[test]
+fn keys_from_outside_are_not_attested() {
+    let stored = SoftwareKeyStore.generate(Algorithm::P256).unwrap();
+    let filled = gose_card::keyring::filled(0x9A, &stored.blob);
+    let nvm = Nvm::replay([factory::birth([1; 16]), filled]);
+    let card = factory::new_card(nvm, Arc::new(SoftwareKeyStore));
+    let mut element = Hosted::new(card, Memory::default());
+    element.power_on().unwrap();
+    let mut piv = Piv::open(&mut element);
+    piv.set_management_key(&KEY).unwrap();
+    piv.authenticate_management(&KEY).unwrap();
+    piv.generate_attestation_key(Algorithm::P256).unwrap();
+    assert_eq!(
+        piv.attest(Slot::AUTHENTICATION),
+        Err(PivError::NotGenerated(Slot::AUTHENTICATION))
+    );
+}
+
+#[test]
+fn an_attestation_key_comes_with_its_certificate_or_not_at_all() {
+    let mut element = initialised();
+    let mut piv = Piv::open(&mut element);
+    piv.authenticate_management(&KEY).unwrap();
+    piv.generate(Slot::AUTHENTICATION, Algorithm::P256).unwrap();
+    element.card.host_mut().fail = true;
+    let mut piv = Piv::open(&mut element);
+    piv.authenticate_management(&KEY).unwrap();
+    assert!(piv.generate_attestation_key(Algorithm::P256).is_err());
+    element.card.host_mut().fail = false;
+    let mut piv = Piv::open(&mut element);
+    assert_eq!(
+        piv.attest(Slot::AUTHENTICATION),
+        Err(PivError::NoAttestationKey)
+    );
+    assert!(piv.attestation_certificate().is_err());
+    piv.authenticate_management(&KEY).unwrap();
+    piv.generate_attestation_key(Algorithm::P256).unwrap();
+    let last = element.card.host().log.last().unwrap();
+    assert!(last.changes.contains_key("key/f9"));
+    assert!(last.changes.contains_key("piv/object/5fff01"));
+}
+
+#[test]
+fn the_longest_rsa_key_signs_decrypts_and_is_attested() {
+    let mut element = initialised();
+    let mut piv = Piv::open(&mut element);
+    piv.authenticate_management(&KEY).unwrap();
+    let info = piv
+        .generate(Slot::CARD_AUTHENTICATION, Algorithm::Rsa4096)
+        .unwrap();
+    piv.generate_attestation_key(Algorithm::P256).unwrap();
+    let own = piv.attestation_certificate().unwrap();
+    let (key, _) = attested(
+        &piv.attest(Slot::CARD_AUTHENTICATION).unwrap(),
+        &own,
+        &ECDSA_P256_SHA256_ASN1,
+    );
+    assert_eq!(key, info);
+    for (scheme, verification) in [
+        (Scheme::RsaPkcs1Sha256, &RSA_PKCS1_2048_8192_SHA256),
+        (Scheme::RsaPssSha256, &RSA_PSS_2048_8192_SHA256),
+    ] {
+        let signature = piv
+            .sign(Slot::CARD_AUTHENTICATION, scheme, b"message")
+            .unwrap();
+        ParsedPublicKey::new(verification, &info)
+            .unwrap()
+            .verify_sig(b"message", &signature)
+            .unwrap();
+    }
+    let one = [&[0; 511][..], &[1]].concat();
+    assert_eq!(*piv.rsa_raw(Slot::CARD_AUTHENTICATION, &one).unwrap(), one);
 }

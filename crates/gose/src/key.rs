@@ -36,6 +36,8 @@ pub(crate) enum Verb {
     Generate(Generate),
     /// Print the public key of a slot
     Show(Show),
+    /// Print certificates by which the element says that it made a slot's key: over that key, and its attestation key's
+    Attest(Show),
     /// Make a certificate request (PKCS #10) that the element signs
     Csr(Csr),
     /// Give the element a secret key
@@ -65,7 +67,8 @@ pub(crate) struct Generate {
     management: ManagementFlags,
     /// The element
     seid: String,
-    /// Key pairs: 9A authentication, 9C signature, 9D key management, 9E no PIN, 82 to 95; secret keys: 01 to 7F
+    /// Key pairs: 9A authentication, 9C signature, 9D key management, 9E no PIN, 82 to 95, F9 attestation; secret keys:
+    /// 01 to 7F
     place: Place,
     /// Algorithm [default: p256, or aes256 for a secret key]
     #[arg(long)]
@@ -81,6 +84,7 @@ pub(crate) struct Generate {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Place {
     Slot(Slot),
+    Attestation,
     Secret(KeyReference),
 }
 
@@ -89,9 +93,10 @@ impl FromStr for Place {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match (text.parse(), text.parse()) {
+            _ if text.eq_ignore_ascii_case("F9") => Ok(Self::Attestation),
             (Ok(slot), _) => Ok(Self::Slot(slot)),
             (_, Ok(key)) => Ok(Self::Secret(key)),
-            _ => Err("a key is one of 9A 9C 9D 9E and 82 to 95, a secret key one of 01 to 7F"),
+            _ => Err("a key is one of 9A 9C 9D 9E, 82 to 95 and F9, a secret key one of 01 to 7F"),
         }
     }
 }
@@ -156,6 +161,7 @@ impl Verb {
         match self {
             Self::Generate(flags) => flags.run(output),
             Self::Show(flags) => flags.run(output),
+            Self::Attest(flags) => flags.attest(output),
             Self::Csr(flags) => flags.run(output),
             Self::Import(flags) => flags.run(output),
             Self::List(flags) => flags.run(output),
@@ -197,7 +203,7 @@ impl Made<'_> {
 impl Generate {
     fn run(&self, output: &Output) -> Result<(), Failure> {
         match self.place {
-            Place::Slot(slot) => self.key_pair(slot, output),
+            Place::Slot(_) | Place::Attestation => self.key_pair(output),
             Place::Secret(reference) => {
                 let algorithm = self.alg.unwrap_or(Algorithm::Aes256);
                 let algorithm = algorithm
@@ -210,7 +216,7 @@ impl Generate {
         }
     }
 
-    fn key_pair(&self, slot: Slot, output: &Output) -> Result<(), Failure> {
+    fn key_pair(&self, output: &Output) -> Result<(), Failure> {
         let algorithm = self
             .alg
             .unwrap_or(Algorithm::P256)
@@ -222,9 +228,13 @@ impl Generate {
         element.power_on()?;
         let mut piv = Piv::open(&mut element);
         piv.authenticate_management(&key)?;
-        let info = piv.generate(slot, algorithm)?;
+        let info = match self.place {
+            Place::Slot(slot) => piv.generate(slot, algorithm)?,
+            _ => piv.generate_attestation_key(algorithm)?,
+        };
         element.power_off();
-        public_key(&self.seid, slot, &PublicKey { algorithm, info }).give(self.out.as_ref(), output)
+        let key = PublicKey { algorithm, info };
+        public_key(&self.seid, self.place.to_string(), &key).give(self.out.as_ref(), output)
     }
 
     fn misplaced(&self, what: &str) -> Failure {
@@ -239,6 +249,7 @@ impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Slot(slot) => slot.fmt(f),
+            Self::Attestation => f.write_str("F9"),
             Self::Secret(key) => key.fmt(f),
         }
     }
@@ -250,7 +261,24 @@ impl Show {
         element.power_on()?;
         let key = Piv::open(&mut element).public_key(self.slot)?;
         element.power_off();
-        public_key(&self.seid, self.slot, &key).give(None, output)
+        public_key(&self.seid, self.slot.to_string(), &key).give(None, output)
+    }
+
+    fn attest(&self, output: &Output) -> Result<(), Failure> {
+        let mut element = self.node.element(&self.seid)?;
+        element.power_on()?;
+        let mut piv = Piv::open(&mut element);
+        let attestation = piv.attest(self.slot)?;
+        let signer = piv.attestation_certificate()?;
+        element.power_off();
+        let chain = [attestation, signer].map(|der| pki::to_pem("CERTIFICATE", &der));
+        let made = Made {
+            seid: &self.seid,
+            slot: self.slot.to_string(),
+            algorithm: None,
+            pem: chain.concat(),
+        };
+        made.give(None, output)
     }
 }
 
@@ -289,8 +317,8 @@ pub(crate) fn element_key(
     )?)
 }
 
-fn public_key<'a>(seid: &'a str, slot: Slot, key: &PublicKey) -> Made<'a> {
-    made(seid, slot.to_string(), key.algorithm, &key.info)
+fn public_key<'a>(seid: &'a str, slot: String, key: &PublicKey) -> Made<'a> {
+    made(seid, slot, key.algorithm, &key.info)
 }
 
 /// A public key (DER) in the form in which it is printed.
@@ -345,6 +373,7 @@ mod tests {
         };
         check("9a", "Slot");
         check("82", "Slot");
+        check("f9", "Attestation");
         check("01", "Secret");
         check("7F", "Secret");
         for bad in ["00", "80", "81", "9B", "zz", ""] {

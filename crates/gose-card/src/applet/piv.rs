@@ -1,8 +1,10 @@
 //! The PIV card application (NIST SP 800-73-4, part 2).
 
+mod attestation;
 pub(super) mod command;
 pub(super) mod key;
 pub(super) mod management;
+mod metadata;
 mod objects;
 mod reference;
 
@@ -82,7 +84,12 @@ impl PivApplet {
                 self.state.management.allows(env.nvm)?;
                 key::generate(slot, algorithm, env)
             }
-            PivCommand::GetMetadata(slot) => key::metadata(slot, env),
+            PivCommand::GenerateAttestationKey(algorithm) => {
+                self.state.management.allows(env.nvm)?;
+                attestation::generate(algorithm, &self.random, env)
+            }
+            PivCommand::Attest(slot) => attestation::attest(slot, &self.random, env),
+            PivCommand::GetMetadata(reference) => metadata::get(reference, env),
             PivCommand::SetManagementKey(key) => self.state.management.set_key(&key, env),
         }
     }

@@ -1,6 +1,7 @@
 //! The host's side of PIV (NIST SP 800-73-4, part 2): each operation is one [`Script`], so that a remote
 //! element costs one round trip.
 
+mod attestation;
 mod encode;
 mod error;
 mod inventory;
@@ -16,6 +17,10 @@ use gose_proto::apdu::{
 use zeroize::Zeroizing;
 
 pub use self::{
+    attestation::{
+        ATTESTATION_CERTIFICATE, ATTESTATION_KEY, KEY_ATTESTATION_ARCS, KEY_ATTESTATION_OID,
+        KeyAttestation, PinPolicy,
+    },
     encode::{input, public_key_info},
     error::PivError,
     inventory::{Entry, Inventory, KEY_HISTORY},

@@ -1,6 +1,9 @@
 //! Commands of PIV, read into what they ask for (NIST SP 800-73-4, part 2, 3).
 
-use gose_element::{Algorithm, drive::piv::Slot};
+use gose_element::{
+    Algorithm,
+    drive::piv::{ATTESTATION_KEY, Slot},
+};
 use gose_proto::apdu::{
     Command, StatusWord,
     tlv::{self, Tlv},
@@ -42,7 +45,9 @@ pub(super) enum PivCommand<'a> {
         slot: Slot,
         algorithm: Algorithm,
     },
-    GetMetadata(Slot),
+    GenerateAttestationKey(Algorithm),
+    Attest(Slot),
+    GetMetadata(Reference),
     SetManagementKey(Zeroizing<Vec<u8>>),
 }
 
@@ -56,6 +61,13 @@ pub(super) enum Verify {
 pub(super) enum Which {
     Pin,
     Puk,
+}
+
+/// What GET METADATA is asked about.
+pub(super) enum Reference {
+    Slot(Slot),
+    Pin(Which),
+    Management,
 }
 
 /// What a key of a slot computes.
@@ -85,10 +97,20 @@ impl<'a> TryFrom<&'a Command> for PivCommand<'a> {
             }),
             (0x87, algorithm, slot) => general_authenticate(algorithm, slot, &command.data),
             (0xDB, 0x3F, 0xFF) => put_data(&command.data),
-            (0x47, 0x00, slot) => generate(slot, &command.data),
-            (0xF7, 0x00, slot) => Ok(Self::GetMetadata(of_slot(slot)?)),
+            (0x47, 0x00, ATTESTATION_KEY) => {
+                new_key(&command.data).map(Self::GenerateAttestationKey)
+            }
+            (0x47, 0x00, slot) => Ok(Self::Generate {
+                slot: of_slot(slot)?,
+                algorithm: new_key(&command.data)?,
+            }),
+            (0xF7, 0x00, 0x80) => Ok(Self::GetMetadata(Reference::Pin(Which::Pin))),
+            (0xF7, 0x00, 0x81) => Ok(Self::GetMetadata(Reference::Pin(Which::Puk))),
+            (0xF7, 0x00, 0x9B) => Ok(Self::GetMetadata(Reference::Management)),
+            (0xF7, 0x00, slot) => Ok(Self::GetMetadata(Reference::Slot(of_slot(slot)?))),
+            (0xF9, slot, 0x00) => Ok(Self::Attest(of_slot(slot)?)),
             (0xFF, 0xFF, 0xFF) => management_key(&command.data),
-            (0xCB | 0x24 | 0x2C | 0xDB | 0x47 | 0xF7 | 0xFF, _, _) => {
+            (0xCB | 0x24 | 0x2C | 0xDB | 0x47 | 0xF7 | 0xF9 | 0xFF, _, _) => {
                 Err(StatusWord::INCORRECT_P1_P2)
             }
             _ => Err(StatusWord::INS_NOT_SUPPORTED),
@@ -200,8 +222,8 @@ pub(in crate::applet) fn step(data: &[u8]) -> Result<Step<'_>, StatusWord> {
     }
 }
 
-fn generate<'a>(slot: u8, data: &[u8]) -> Result<PivCommand<'a>, StatusWord> {
-    let slot = of_slot(slot)?;
+/// The algorithm of a key to be made.
+fn new_key(data: &[u8]) -> Result<Algorithm, StatusWord> {
     let algorithm = match *objects(data)? {
         [Tlv { tag: 0xAC, value }] => tlv::find(value, 0x80),
         _ => None,
@@ -209,8 +231,7 @@ fn generate<'a>(slot: u8, data: &[u8]) -> Result<PivCommand<'a>, StatusWord> {
     let Some(&[algorithm]) = algorithm else {
         return Err(StatusWord::INCORRECT_DATA);
     };
-    let algorithm = Algorithm::from_id(algorithm).ok_or(StatusWord::INCORRECT_DATA)?;
-    Ok(PivCommand::Generate { slot, algorithm })
+    Algorithm::from_id(algorithm).ok_or(StatusWord::INCORRECT_DATA)
 }
 
 /// Algorithm (08, 0A, 0C), key reference 9B, length, key.

@@ -1,5 +1,4 @@
-//! Keys: GENERATE ASYMMETRIC KEY PAIR, GENERAL AUTHENTICATE, and the vendor's GET METADATA
-//! (part 2, 3.2.4 and 3.3.1).
+//! Keys: GENERATE ASYMMETRIC KEY PAIR, GENERAL AUTHENTICATE (part 2, 3.2.4 and 3.3.1).
 
 use gose_element::{Algorithm, drive::piv::Slot};
 use gose_proto::apdu::{Response, StatusWord, tlv};
@@ -67,31 +66,8 @@ pub(super) fn generate(
     Ok(Response::ok(tlv::object(0x7F49, &template(&*key)?)).into())
 }
 
-/// What a slot holds, in the form of the YubiKey's GET METADATA: 01 algorithm, 02 PIN and touch policy,
-/// 03 origin, 04 public key.
-pub(super) fn metadata(slot: Slot, env: &mut Env<'_>) -> Result<Next, StatusWord> {
-    const NEVER: u8 = 1;
-    const ONCE: u8 = 2;
-    const ALWAYS: u8 = 3;
-    let key = env
-        .keys
-        .get(env.nvm, slot.id())
-        .map_err(status)?
-        .ok_or(StatusWord::REFERENCED_DATA_NOT_FOUND)?;
-    let pin = match slot {
-        Slot::CARD_AUTHENTICATION => NEVER,
-        Slot::SIGNATURE => ALWAYS,
-        _ => ONCE,
-    };
-    let mut out = tlv::object(0x01, &[key.algorithm().id()]);
-    tlv::write(&mut out, 0x02, &[pin, 0x01]);
-    tlv::write(&mut out, 0x03, &[0x01]);
-    tlv::write(&mut out, 0x04, &template(&*key)?);
-    Ok(Response::ok(out).into())
-}
-
 /// The content of a public key template (part 2, table 11).
-fn template(key: &dyn PrivateKey) -> Result<Vec<u8>, StatusWord> {
+pub(super) fn template(key: &dyn PrivateKey) -> Result<Vec<u8>, StatusWord> {
     let info = SubjectPublicKeyInfo::from_der(key.public_key_info());
     let public = info
         .ok()

@@ -1,9 +1,10 @@
 //! Data objects: GET DATA and PUT DATA (part 1, 3; part 2, 3.1.2 and 3.3.2).
 
+use gose_element::drive::piv::{ATTESTATION_CERTIFICATE, Slot};
 use gose_proto::apdu::{Response, StatusWord, tlv};
 
 use super::{AID, Next};
-use crate::card::Env;
+use crate::{card::Env, nvm::Nvm};
 
 /// Bytes of the largest container of the standard: the facial image.
 const LARGEST: usize = 12_710;
@@ -15,10 +16,17 @@ pub const CARD_CAPABILITY_CONTAINER: [u8; 51] = [
     0xF7, 0x00, 0xFA, 0x00, 0xFB, 0x00, 0xFC, 0x00, 0xFD, 0x00, 0xFE, 0x00,
 ];
 
-/// The name in non-volatile memory of an object of the standard; `None` for other tags.
+/// The key history object (part 1, 3.3.3).
+const KEY_HISTORY: u32 = 0x5F_C10C;
+
+/// The name in non-volatile memory of an object of the standard or of the attestation key's certificate; `None` for
+/// other tags.
 #[must_use]
 pub fn object_name(tag: u32) -> Option<String> {
-    let known = matches!(tag, 0x5F_C101..=0x5F_C103 | 0x5F_C105..=0x5F_C123);
+    let known = matches!(
+        tag,
+        0x5F_C101..=0x5F_C103 | 0x5F_C105..=0x5F_C123 | ATTESTATION_CERTIFICATE
+    );
     known.then(|| format!("piv/object/{tag:06x}"))
 }
 
@@ -35,7 +43,15 @@ pub(super) fn get(tag: u32, env: &Env<'_>) -> Result<Next, StatusWord> {
         return Ok(Response::ok(discovery()).into());
     }
     let name = object_name(tag).ok_or(StatusWord::FILE_NOT_FOUND)?;
-    let content = env.nvm.get(&name).ok_or(StatusWord::FILE_NOT_FOUND)?;
+    let history;
+    let content = match env.nvm.get(&name) {
+        Some(content) => content,
+        None if tag == KEY_HISTORY => {
+            history = key_history(env.nvm).ok_or(StatusWord::FILE_NOT_FOUND)?;
+            &history
+        }
+        None => return Err(StatusWord::FILE_NOT_FOUND),
+    };
     Ok(Response::ok(tlv::object(0x53, content)).into())
 }
 
@@ -47,6 +63,22 @@ pub(super) fn put(tag: u32, content: &[u8], env: &mut Env<'_>) -> Result<Next, S
         _ => return Err(StatusWord::NOT_ENOUGH_MEMORY),
     }
     Ok(StatusWord::NORMAL.into())
+}
+
+/// The key history of a card whose administrator wrote none: the retired slots up to the last one with a certificate;
+/// `None` without one. Hosts look for retired keys only where it says so.
+fn key_history(nvm: &Nvm) -> Option<Vec<u8>> {
+    let has_certificate = |slot: &u8| {
+        let slot = Slot::try_from(*slot).ok();
+        let name = slot.and_then(|slot| object_name(slot.certificate_tag()));
+        name.is_some_and(|name| nvm.get(&name).is_some())
+    };
+    let last = (0x82..=0x95u8).rev().find(has_certificate)?;
+    let mut content = tlv::object(0xC1, &[last - 0x81]);
+    tlv::write(&mut content, 0xC2, &[0]);
+    tlv::write(&mut content, 0xF3, &[]);
+    tlv::write(&mut content, 0xFE, &[]);
+    Some(content)
 }
 
 /// The discovery object (part 1, 3.3.2): PIV's own PIN, no global PIN, no on-card biometrics.

@@ -36,6 +36,12 @@ pub enum PivError {
     /// The slot holds no key.
     #[error("slot {0} holds no key; make one with `gose key generate`")]
     NoKey(Slot),
+    /// The card has no attestation key.
+    #[error("the element has no attestation key; make one with `gose key generate SEID F9`")]
+    NoAttestationKey,
+    /// The key came from outside, so the card cannot say that nobody else has it.
+    #[error("the key in slot {0} was not made in the element, which attests its own keys alone")]
+    NotGenerated(Slot),
     /// The container is empty.
     #[error("the element holds no object {0:06X}")]
     NoObject(u32),

@@ -141,9 +141,7 @@ impl Piv<'_> {
     /// # Errors
     /// As [`Piv::put_object`].
     pub fn put_certificate(&mut self, slot: Slot, der: &[u8]) -> Result<(), PivError> {
-        let mut object = tlv::object(0x70, der);
-        object.extend_from_slice(&[0x71, 0x01, 0x00, 0xFE, 0x00]);
-        self.put_object(slot.certificate_tag(), &object)
+        self.put_object(slot.certificate_tag(), &certificate_object(der))
     }
 
     /// The content of a data object (what stands inside tag 53).
@@ -237,6 +235,13 @@ impl Piv<'_> {
             .map(|result| Zeroizing::new(result.to_vec()))
             .ok_or(PivError::Malformed("dynamic authentication template 7C"))
     }
+}
+
+/// The content of a certificate's container: not compressed.
+pub(super) fn certificate_object(der: &[u8]) -> Vec<u8> {
+    let mut object = tlv::object(0x70, der);
+    object.extend_from_slice(&[0x71, 0x01, 0x00, 0xFE, 0x00]);
+    object
 }
 
 /// The response (tag 82) of a dynamic authentication template.
