@@ -41,11 +41,13 @@ EOF
     until_ready sh -c 'ss -ltn | grep -q :35963'
 }
 
-# equip SEID ALGORITHM SLOT …: initialises an element, makes keys and certificates in these slots.
+# equip SEID ALGORITHM SLOT[=ALGORITHM] …: initialises an element, makes keys and certificates in these slots.
 equip() {
-    seid=$1 algorithm=$2; shift 2
+    seid=$1 usual=$2; shift 2
     gose element init "$seid" --socket "$socket" --secrets-file "$work/$seid.secrets" >/dev/null
     for slot; do
+        algorithm=$usual
+        case $slot in *=*) algorithm=${slot#*=} slot=${slot%%=*} ;; esac
         public="$work/$seid.$slot.pem" certificate="$work/$seid.$slot.crt"
         gose key generate "$seid" "$slot" --alg "$algorithm" --out "$public" \
             --socket "$socket" --secrets "$work/$seid.secrets" >/dev/null

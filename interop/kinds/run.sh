@@ -118,7 +118,7 @@ for seid in software tpm hsm reader remote; do
         sh -c "test \$(gose element info $seid --socket $socket | grep -c ' yes ') = 3"
     check "$seid: is initialised" \
         gose element init "$seid" --socket "$socket" --secrets-file "$work/$seid.secrets"
-    for algorithm in p256 p384 rsa2048; do
+    for algorithm in p256 p384 rsa2048 rsa3072 rsa4096; do
         check "$seid: signs by $algorithm" signs "$seid" "$algorithm" 9A
     done
     check "$seid: tells its ATR after a reset" gose element reset "$seid" --socket "$socket"

@@ -14,7 +14,13 @@ fn software_card_in_process() {
     );
     let terms = Terms {
         name: "software, in process",
-        algorithms: &[Algorithm::P256, Algorithm::P384, Algorithm::Rsa2048],
+        algorithms: &[
+            Algorithm::P256,
+            Algorithm::P384,
+            Algorithm::Rsa2048,
+            Algorithm::Rsa3072,
+            Algorithm::Rsa4096,
+        ],
         // More than 16 bits count: a session must not notice.
         operations: 66_000,
         removal: None,

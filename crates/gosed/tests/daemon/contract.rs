@@ -13,7 +13,12 @@ async fn keeps_the_contract(world: &World, seid: &'static str, name: &'static st
         let mut element = RemoteElement::at(endpoint, seid.parse().unwrap());
         let terms = Terms {
             name,
-            algorithms: &[Algorithm::P256, Algorithm::P384, Algorithm::Rsa2048],
+            algorithms: &[
+                Algorithm::P256,
+                Algorithm::P384,
+                Algorithm::Rsa2048,
+                Algorithm::Rsa3072,
+            ],
             operations: 1_000,
             removal: None,
         };

@@ -1,6 +1,7 @@
 //! Attestation (vendor command F9, in the form of the YubiKey's): certificates that the attestation key signs over
 //! keys that the card made. The attestation key signs nothing else.
 
+use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use gose_element::{
     Algorithm,
     drive::piv::{
@@ -12,6 +13,8 @@ use gose_proto::{
     apdu::{Response, StatusWord, tlv},
     hex,
 };
+
+use x509_parser::{prelude::FromDer, x509::SubjectPublicKeyInfo};
 
 use super::{
     Next,
@@ -60,7 +63,7 @@ fn make(algorithm: Algorithm, random: &Random, env: &mut Env<'_>) -> Result<Next
         issuer: &name,
         subject: &name,
         public_key: key.public_key_info(),
-        // Basic constraints: CA, path length 0; key usage: keyCertSign.
+        // Basic constraints: CA, path length 0; key usage: keyCertSign; subject key identifier.
         extensions: &[
             extension(
                 &[0x55, 0x1D, 0x13],
@@ -68,6 +71,11 @@ fn make(algorithm: Algorithm, random: &Random, env: &mut Env<'_>) -> Result<Next
                 &[0x30, 0x06, 0x01, 0x01, 0xFF, 0x02, 0x01, 0x00],
             ),
             extension(&[0x55, 0x1D, 0x0F], true, &[0x03, 0x02, 0x02, 0x04]),
+            extension(
+                &[0x55, 0x1D, 0x0E],
+                false,
+                &tlv::object(0x04, &key_identifier(&*key)?),
+            ),
         ]
         .concat(),
     }
@@ -103,7 +111,15 @@ pub(super) fn attest(slot: Slot, random: &Random, env: &mut Env<'_>) -> Result<N
         issuer: &issuer(env),
         subject: &name(&format!("GoSE PIV attestation {slot}"), None),
         public_key: key.public_key_info(),
-        extensions: &extension(&KEY_ATTESTATION_OID, false, &said.encode()),
+        extensions: &[
+            extension(
+                &[0x55, 0x1D, 0x23],
+                false,
+                &tlv::object(0x30, &tlv::object(0x80, &key_identifier(&*signer)?)),
+            ),
+            extension(&KEY_ATTESTATION_OID, false, &said.encode()),
+        ]
+        .concat(),
     };
     Ok(Response::ok(certificate.sign(&*signer, env)?).into())
 }
@@ -182,6 +198,16 @@ fn extension(oid: &[u8], critical: bool, value: &[u8]) -> Vec<u8> {
     }
     tlv::write(&mut body, 0x04, value);
     tlv::object(0x30, &body)
+}
+
+/// SHA-1 of the public key's bits (RFC 5280, 4.2.1.2, method 1), as authorities compute it too: a name, no proof.
+fn key_identifier(key: &dyn PrivateKey) -> Result<[u8; 20], StatusWord> {
+    let (_, info) = SubjectPublicKeyInfo::from_der(key.public_key_info())
+        .map_err(|_| StatusWord::NO_PRECISE_DIAGNOSIS)?;
+    digest(&SHA1_FOR_LEGACY_USE_ONLY, &info.subject_public_key.data)
+        .as_ref()
+        .try_into()
+        .map_err(|_| StatusWord::NO_PRECISE_DIAGNOSIS)
 }
 
 /// A positive number of sixteen bytes.
