@@ -17,6 +17,10 @@ pub struct Keyring {
     store: Arc<dyn KeyStore>,
     open: HashMap<u8, Arc<dyn PrivateKey>>,
     secrets: secrets::Secrets,
+    /// Made by the running command: destroyed if it does not become durable.
+    born: Vec<Zeroizing<Vec<u8>>>,
+    /// Replaced or deleted by the running command: destroyed once that is durable.
+    dead: Vec<Zeroizing<Vec<u8>>>,
 }
 
 impl Keyring {
@@ -27,6 +31,8 @@ impl Keyring {
             store,
             open: HashMap::new(),
             secrets: secrets::Secrets::default(),
+            born: Vec::new(),
+            dead: Vec::new(),
         }
     }
 
@@ -57,7 +63,9 @@ impl Keyring {
         algorithm: Algorithm,
     ) -> Result<Arc<dyn PrivateKey>, KeyError> {
         let stored = self.store.generate(algorithm)?;
+        self.bury(nvm, slot);
         nvm.put(origin(slot), [GENERATED]);
+        self.born.push(stored.blob.clone());
         Ok(self.keep(nvm, slot, stored))
     }
 
@@ -72,6 +80,7 @@ impl Keyring {
         pkcs8: &[u8],
     ) -> Result<Arc<dyn PrivateKey>, KeyError> {
         let stored = self.store.import(pkcs8)?;
+        self.bury(nvm, slot);
         forget_origin(nvm, slot);
         Ok(self.keep(nvm, slot, stored))
     }
@@ -92,6 +101,7 @@ impl Keyring {
     /// Deletes the key of a slot (staged).
     pub fn remove(&mut self, nvm: &mut Nvm, slot: u8) {
         self.open.remove(&slot);
+        self.bury(nvm, slot);
         if self.contains(nvm, slot) {
             nvm.delete(name(slot));
         }
@@ -101,6 +111,10 @@ impl Keyring {
     /// Forgets opened keys: what was staged is gone.
     pub fn forget(&mut self) {
         self.open.clear();
+        self.dead.clear();
+        for blob in std::mem::take(&mut self.born) {
+            self.store.destroy(&blob);
+        }
         for blob in self.secrets.rolled_back() {
             self.store.destroy_secret(&blob);
         }
@@ -108,8 +122,23 @@ impl Keyring {
 
     /// What was staged is durable now.
     pub fn committed(&mut self) {
+        self.born.clear();
+        for blob in std::mem::take(&mut self.dead) {
+            self.store.destroy(&blob);
+        }
         for blob in self.secrets.committed() {
             self.store.destroy_secret(&blob);
+        }
+    }
+
+    /// The key of a slot is about to go: a key pair that the card made goes from its store, too; one that the store had
+    /// before does not.
+    fn bury(&mut self, nvm: &Nvm, slot: u8) {
+        if let Some(blob) = nvm
+            .get(&name(slot))
+            .filter(|_| self.was_generated(nvm, slot))
+        {
+            self.dead.push(Zeroizing::new(blob.to_vec()));
         }
     }
 
@@ -151,4 +180,71 @@ fn forget_origin(nvm: &mut Nvm, slot: u8) {
 
 fn name(slot: u8) -> String {
     format!("key/{slot:02x}")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::keystore::SoftwareKeyStore;
+
+    /// The software store, which tells what it was asked to destroy.
+    #[derive(Default)]
+    struct Outside(Mutex<Vec<Vec<u8>>>);
+
+    impl KeyStore for Outside {
+        fn generate(&self, algorithm: Algorithm) -> Result<Stored, KeyError> {
+            SoftwareKeyStore.generate(algorithm)
+        }
+        fn import(&self, pkcs8: &[u8]) -> Result<Stored, KeyError> {
+            SoftwareKeyStore.import(pkcs8)
+        }
+        fn open(&self, blob: &[u8]) -> Result<Arc<dyn PrivateKey>, KeyError> {
+            SoftwareKeyStore.open(blob)
+        }
+        fn destroy(&self, blob: &[u8]) {
+            self.0.lock().unwrap().push(blob.to_vec());
+        }
+    }
+
+    #[test]
+    fn a_store_outside_loses_what_the_card_made_and_keeps_what_it_had() {
+        let store = Arc::new(Outside::default());
+        let mut keys = Keyring::new(store.clone());
+        let had = store.generate(Algorithm::P256).unwrap().blob;
+        let mut nvm = Nvm::replay([filled(0x9A, &had)]);
+        let blob = |nvm: &Nvm| nvm.get("key/9a").unwrap().to_vec();
+        let destroyed = || store.0.lock().unwrap().clone();
+
+        keys.generate(&mut nvm, 0x9A, Algorithm::P256).unwrap();
+        let unborn = blob(&nvm);
+        nvm.roll_back();
+        keys.forget();
+        assert_eq!(destroyed(), [unborn], "made, but not durable");
+        assert!(!keys.was_generated(&nvm, 0x9A));
+
+        keys.generate(&mut nvm, 0x9A, Algorithm::P256).unwrap();
+        nvm.commit();
+        keys.committed();
+        assert!(keys.was_generated(&nvm, 0x9A));
+        assert_eq!(destroyed().len(), 1, "the store had it before");
+
+        let made = blob(&nvm);
+        keys.generate(&mut nvm, 0x9A, Algorithm::P256).unwrap();
+        nvm.commit();
+        keys.committed();
+        assert_eq!(destroyed()[1..], [made]);
+
+        let made = blob(&nvm);
+        keys.import(&mut nvm, 0x9A, &had).unwrap();
+        nvm.commit();
+        keys.committed();
+        assert_eq!(destroyed()[2..], [made]);
+        assert!(!keys.was_generated(&nvm, 0x9A));
+        keys.remove(&mut nvm, 0x9A);
+        nvm.commit();
+        keys.committed();
+        assert_eq!(destroyed().len(), 3);
+    }
 }

@@ -140,6 +140,10 @@ pub trait KeyStore: Send + Sync {
     /// [`KeyError::Input`] for a blob of another store.
     fn open(&self, blob: &[u8]) -> Result<Arc<dyn PrivateKey>, KeyError>;
 
+    /// The card has durably replaced or deleted a key pair that [`KeyStore::generate`] made, or never made it durable: a
+    /// store that keeps keys outside of their blobs (an HSM) deletes it. What fails here is left behind.
+    fn destroy(&self, _blob: &[u8]) {}
+
     /// Makes a secret key of [`SecretAlgorithm::key_len`] bytes.
     ///
     /// # Errors

@@ -314,6 +314,18 @@ impl KeyStore for Pkcs11KeyStore {
         Ok(self.stored_secret(algorithm, id))
     }
 
+    fn destroy(&self, blob: &[u8]) {
+        let Some(blob) = Blob::decode(blob) else {
+            return;
+        };
+        for class in [ObjectClass::PRIVATE_KEY, ObjectClass::PUBLIC_KEY] {
+            let _ = self.pool.run(|session, _| {
+                let handle = object::handle(session, class, &blob.id)?;
+                Ok(session.destroy_object(handle)?)
+            });
+        }
+    }
+
     fn destroy_secret(&self, blob: &[u8]) {
         let Some(blob) = secret::Blob::decode(blob) else {
             return;
