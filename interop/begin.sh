@@ -46,7 +46,7 @@ check() {
         fi
     elif [ $result = 0 ]; then
         echo "ok     $name"; passed=$((passed + 1))
-        grep -E 'signatures, |  select ' "$work/case.log" || :
+        grep -oE '[A-Za-z].*signatures, .*|contract: .* \| .*' "$work/case.log" || :
     else
         echo "FAILED $name"; sed 's/^/       /' "$work/case.log"; failed=$((failed + 1))
     fi

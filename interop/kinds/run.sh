@@ -4,108 +4,12 @@
 . "$(dirname "$0")/../begin.sh"
 . "$folder/../node.sh"
 
-# A TPM.
-mkdir "$work/tpm"
-swtpm_setup --tpm2 --tpmstate "$work/tpm" --createek --overwrite >"$work/daemons.log" 2>&1
-tpm() {
-    daemon swtpm socket --tpm2 --tpmstate "dir=$work/tpm" \
-        --ctrl type=tcp,port=2322,bindaddr=127.0.0.1 --server type=tcp,port=2321,bindaddr=127.0.0.1 \
-        --flags not-need-init,startup-clear
-    swtpm=${daemons##* }
-    until_ready sh -c 'ss -ltn | grep -q 127.0.0.1:2321'
-}
-tpm
-# An HSM.
-mkdir "$work/tokens"
-printf 'directories.tokendir = %s\nobjectstore.backend = file\nlog.level = ERROR\n' "$work/tokens" >"$work/softhsm2.conf"
-export SOFTHSM2_CONF="$work/softhsm2.conf"
-softhsm2-util --init-token --free --label gose --pin 1234 --so-pin 5678 >/dev/null
-
-# A remote grid, which knows this node by its certificate.
-mkdir "$work/far" "$work/node"
-openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 30 -subj "/CN=test root" \
-    -keyout "$work/root.key" -out "$work/root.pem" 2>/dev/null
-for name in far node; do
-    openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj "/CN=$name" \
-        -keyout "$work/$name/node.key" -out "$work/$name.csr" 2>/dev/null
-    printf 'subjectAltName = DNS:localhost\nextendedKeyUsage = serverAuth, clientAuth\n' >"$work/extensions"
-    openssl x509 -req -in "$work/$name.csr" -CA "$work/root.pem" -CAkey "$work/root.key" -days 30 \
-        -extfile "$work/extensions" -out "$work/$name/node.pem" 2>/dev/null
-    chmod 600 "$work/$name/node.key"
-    cp "$work/root.pem" "$work/$name/"
-done
-tls='[tls]
-certificate-file = "node.pem"
-key = { file = "node.key" }
-client-anchor-files = ["root.pem"]
-user-anchor-files = ["root.pem"]
-node-anchor-files = ["root.pem"]'
-cat >"$work/far.toml" <<EOF
-[listen]
-address = "127.0.0.1:7777"
-$tls
-[[slot]]
-seid = "card"
-kind = "software"
-[[slot]]
-seid = "there"
-kind = "software"
-[[user]]
-cn = "node"
-seid = ["there"]
-role = "admin"
-EOF
-node far "$work/far.toml"
-
-# A card in a reader: another element of the far node plays it.
-readers
-pcscd=${daemons##* }
-daemon gose reader card --socket "$work/far/admin.sock"
-until_ready sh -c 'opensc-tool --list-readers | grep -q Yes'
-
-printf 1234 >"$work/node/hsm.pin"
-printf 'known to this node alone' >"$work/node/tpm.auth"
-chmod 600 "$work/node/hsm.pin" "$work/node/tpm.auth"
-cat >"$work/node.toml" <<EOF
-$tls
-[[key-store]]
-name = "chip"
-kind = "tpm"
-swtpm = "127.0.0.1:2321"
-auth-file = "tpm.auth"
-[[key-store]]
-name = "hsm"
-kind = "pkcs11"
-uri = "pkcs11:token=gose?module-path=/usr/lib/softhsm/libsofthsm2.so"
-pin-file = "hsm.pin"
-[[slot]]
-seid = "software"
-kind = "software"
-[[slot]]
-seid = "tpm"
-kind = "software"
-keys = "chip"
-[[slot]]
-seid = "hsm"
-kind = "software"
-keys = "hsm"
-[[slot]]
-seid = "reader"
-kind = "pcsc"
-reader = "^Virtual PCD 00 00"
-[[slot]]
-seid = "remote"
-kind = "remote"
-node = "localhost:7777"
-remote-seid = "there"
-EOF
-node node "$work/node.toml" chip
-running=${daemons##* }
+. "$folder/../kinds.sh"
 check "gosed check" gosed check --config "$work/node/gosed.toml"
 check "the master key is sealed by the TPM" sh -c "head -c 8 $work/node/master.key | grep -q GoSE-TPM"
 
 check "gose element list: five kinds" sh -c "gose element list --socket $socket | tee /dev/stderr | tr '\n' ' ' |
-    grep -q 'software tpm hsm reader remote'"
+    grep -q 'software tpm hsm reader remote opensc'"
 
 # signs SEID ALGORITHM SLOT: a key made there signs a certificate request.
 signs() {

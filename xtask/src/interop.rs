@@ -26,12 +26,12 @@ pub(crate) const NAMES: [&str; 13] = [
     "capi",
 ];
 
-/// What a row of the element contract's table has and no other line.
-const ROW: &str = "  select ";
+/// What a row of the element contract's table begins with.
+const ROW: &str = "contract: ";
 
 pub(crate) fn vpcd() -> Proof {
     vpcd_needs()?;
-    build("pcsc,vpcd", "pcsc")?;
+    build_test("pcsc,vpcd", "pcsc")?;
     judge("pcscd")
 }
 
@@ -212,14 +212,14 @@ pub(crate) fn swtpm() -> Proof {
     // Of tpm2-tools' ways to a TPM, swtpm's comes in a package of its own.
     let tcti = "/usr/lib/x86_64-linux-gnu/libtss2-tcti-swtpm.so.0";
     need(tcti, "libtss2-tcti-swtpm0")?;
-    build("tpm", "tpm")?;
+    build_test("tpm", "tpm")?;
     judge("swtpm")
 }
 
 pub(crate) fn softhsm() -> Proof {
     need("softhsm2-util", "softhsm2")?;
     need("pkcs11-tool", "opensc")?;
-    build("pkcs11", "pkcs11")?;
+    build_test("pkcs11", "pkcs11")?;
     judge("softhsm")
 }
 
@@ -249,7 +249,7 @@ fn vpcd_needs() -> Result<(), String> {
 }
 
 /// Builds a test of gose-backend; it runs where there is no network.
-fn build(features: &str, test: &str) -> Result<(), String> {
+fn build_test(features: &str, test: &str) -> Result<(), String> {
     let mut build = cargo();
     build.args(["test", "--quiet", "--no-run", "--package", "gose-backend"]);
     let features = format!("{features},__judges");
@@ -265,26 +265,75 @@ fn judge(folder: &str) -> Proof {
     Ok(shown.lines().last().unwrap_or_default().to_owned())
 }
 
-/// The element contract on everything that an element can be made of: one row each.
+/// The element contract on everything that an element can be made of: a table of elements and tests.
 pub(crate) fn contract() -> Proof {
-    let mut software = cargo();
-    software.args(["test", "--quiet", "--package", "gose-testkit"]);
+    let mut software = tested("gose-testkit");
     let mut shown = output(software.args(["--test", "contract", "--", "--nocapture"]))?;
-    let mut nodes = cargo();
-    nodes.args(["test", "--quiet", "--package", "gosed", "--test", "daemon"]);
-    shown += &output(nodes.args(["--", "contract::", "--nocapture"]))?;
+    let mut nodes = tested("gosed");
+    shown += &output(nodes.args(["--test", "daemon", "--", "contract::", "--nocapture"]))?;
     vpcd_needs()?;
+    swtpm_needs()?;
+    need("softhsm2-util", "softhsm2")?;
+    need("opensc-tool", "opensc")?;
+    build_programs()?;
+    let mut build = tested("gosed");
+    succeed(build.args(["--no-run", "--features", "__judges", "--test", "kinds"]))?;
     for (features, test, folder) in [
         ("pcsc,vpcd", "pcsc", "pcscd"),
         ("tpm", "tpm", "swtpm"),
         ("pkcs11", "pkcs11", "softhsm"),
     ] {
-        build(features, test)?;
+        build_test(features, test)?;
         shown += &output(&mut script(folder))?;
     }
-    let rows: Vec<_> = shown.lines().filter(|line| line.contains(ROW)).collect();
-    for row in &rows {
-        println!("    {row}");
-    }
+    shown += &output(&mut script("contract"))?;
+    let rows: Vec<_> = shown
+        .lines()
+        .filter_map(|line| line.split_once(ROW))
+        .map(|(_, row)| row.split(" | ").collect::<Vec<_>>())
+        .filter(|row| row.len() > 1)
+        .collect();
+    table(&rows);
     Ok(format!("{} elements keep the contract", rows.len()))
+}
+
+/// Milliseconds, or the number of a reason; the reasons stand below.
+fn table(rows: &[Vec<&str>]) {
+    let mut reasons: Vec<&str> = Vec::new();
+    let tests = rows.first().into_iter().flat_map(|row| row.iter().skip(1));
+    let names = tests.filter_map(|cell| cell.split(' ').next());
+    let head: String = names.map(|name| format!("{name:>10}")).collect();
+    println!("    {:34}{head}   (ms)", "element");
+    for row in rows {
+        let mut line = format!("    {:34}", row.first().unwrap_or(&""));
+        for cell in row.iter().skip(1) {
+            let (_, came_to) = cell.split_once(' ').unwrap_or_default();
+            let cell = match came_to.strip_prefix("- ") {
+                None => came_to.trim_end_matches(" ms").to_owned(),
+                Some(reason) => {
+                    let known = reasons.iter().position(|known| *known == reason);
+                    let number = known.unwrap_or_else(|| {
+                        reasons.push(reason);
+                        reasons.len() - 1
+                    });
+                    format!("({})", number + 1)
+                }
+            };
+            line += &format!("{cell:>10}");
+        }
+        println!("{line}");
+    }
+    for (number, reason) in reasons.iter().enumerate() {
+        println!("    ({}) not applicable: {reason}", number + 1);
+    }
+}
+
+/// `cargo test` of a package, in the long form where that is asked for.
+fn tested(package: &str) -> Command {
+    let mut test = cargo();
+    test.args(["test", "--quiet", "--package", package]);
+    if LONG.load(Ordering::SeqCst) {
+        test.env("GOSE_TEST_LONG", "1");
+    }
+    test
 }

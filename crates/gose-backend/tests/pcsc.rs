@@ -24,7 +24,7 @@ use gose_backend::{
 use gose_card::keystore::SoftwareKeyStore;
 use gose_element::{Algorithm, ElementError, SecureElement};
 use gose_proto::{apdu::StatusWord, vpcd};
-use gose_testkit::contract::{self, Terms};
+use gose_testkit::contract::{self, Keys, Removal, Second, Terms};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -145,9 +145,10 @@ fn keeps_the_contract() {
     };
     let terms = Terms {
         name: "software, vpcd and pcscd",
-        algorithms: &[Algorithm::P256, Algorithm::P384, Algorithm::Rsa2048],
+        keys: Keys::Made(&[Algorithm::P256, Algorithm::P384, Algorithm::Rsa2048]),
         operations: contract::operations(long()),
-        removal: Some(&mut removal),
+        removal: Removal::Element(&mut removal),
+        second: Second::Session(&mut || Box::new(PcscElement::new(reader(0)))),
     };
     println!("{}", contract::run(&mut PcscElement::new(reader(0)), terms));
     plugged.unwrap().pull(0);

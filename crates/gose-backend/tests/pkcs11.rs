@@ -18,7 +18,7 @@ use gose_card::keystore::{
     Algorithm, Export, KeyError, KeyStore, Scheme, SecretAlgorithm, SoftwareKeyStore,
 };
 use gose_proto::pkcs11::Uri;
-use gose_testkit::contract::{self, Terms};
+use gose_testkit::contract::{self, Keys, Removal, Second, Terms};
 use zeroize::Zeroizing;
 
 fn settings() -> Settings {
@@ -60,9 +60,10 @@ fn keeps_the_contract(store: &Pkcs11KeyStore) {
     let mut element = card::card(Arc::new(store.clone()));
     let terms = Terms {
         name: "keys in SoftHSM",
-        algorithms: &[Algorithm::P256, Algorithm::P384, Algorithm::Rsa2048],
+        keys: Keys::Made(&[Algorithm::P256, Algorithm::P384, Algorithm::Rsa2048]),
         operations: contract::operations(support::long()),
-        removal: None,
+        removal: Removal::None("in one process; taken away in a node"),
+        second: Second::None("in one process it has one owner"),
     };
     println!("{}", contract::run(&mut element, terms));
 }

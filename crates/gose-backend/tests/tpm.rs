@@ -24,7 +24,7 @@ use gose_card::keystore::{Algorithm, KeyError, KeyStore, Scheme, SoftwareKeyStor
 use gose_card::{Hosted, Memory, factory, keyring, nvm::Nvm};
 use gose_element::SecureElement;
 use gose_proto::apdu::StatusWord;
-use gose_testkit::contract::{self, Terms};
+use gose_testkit::contract::{self, Keys, Removal, Second, Terms};
 use zeroize::Zeroizing;
 
 fn settings() -> Settings {
@@ -77,9 +77,10 @@ fn keeps_the_contract(store: &TpmKeyStore) {
     let mut element = card::card(Arc::new(store.clone()));
     let terms = Terms {
         name: "keys in swtpm",
-        algorithms: &[Algorithm::P256, Algorithm::P384, Algorithm::Rsa2048],
+        keys: Keys::Made(&[Algorithm::P256, Algorithm::P384, Algorithm::Rsa2048]),
         operations: contract::operations(support::long()),
-        removal: None,
+        removal: Removal::None("in one process; taken away in a node"),
+        second: Second::None("in one process it has one owner"),
     };
     println!("{}", contract::run(&mut element, terms));
 }

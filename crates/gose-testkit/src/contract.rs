@@ -44,12 +44,44 @@ pub const MANAGEMENT_KEY: [u8; 32] = [0x5A; 32];
 pub struct Terms<'a> {
     /// What the element is, for the table.
     pub name: &'a str,
-    /// Kinds of keys that its store makes.
-    pub algorithms: &'a [Algorithm],
+    /// Where its keys come from.
+    pub keys: Keys<'a>,
     /// Signatures of the last test.
     pub operations: u32,
-    /// Takes the element away and brings it back, where the test can.
-    pub removal: Option<Removal<'a>>,
+    /// How it goes away.
+    pub removal: Removal<'a>,
+    /// How somebody else asks for it.
+    pub second: Second<'a>,
+}
+
+/// Where an element's keys come from.
+#[derive(Clone, Copy)]
+pub enum Keys<'a> {
+    /// It makes keys of these algorithms.
+    Made(&'a [Algorithm]),
+    /// Its store had a key on P-256 before, which is in slot 9A; the store makes none.
+    Adopted,
+}
+
+/// Takes something away (true) or brings it back (false).
+pub type Switch<'a> = &'a mut dyn FnMut(bool);
+
+/// What can be taken away.
+pub enum Removal<'a> {
+    /// The element.
+    Element(Switch<'a>),
+    /// What holds its keys, while the card itself stays.
+    Keys(Switch<'a>),
+    /// Nothing, for this reason.
+    None(&'static str),
+}
+
+/// A second session with the element.
+pub enum Second<'a> {
+    /// This makes one.
+    Session(&'a mut dyn FnMut() -> Box<dyn SecureElement>),
+    /// There is none, for this reason.
+    None(&'static str),
 }
 
 /// Operations of the last test: ten thousand in the long form, some hundred in the short one.
@@ -58,48 +90,74 @@ pub const fn operations(long: bool) -> u32 {
     if long { 10_000 } else { 500 }
 }
 
-/// Takes an element away (true) or brings it back (false).
-pub type Removal<'a> = &'a mut dyn FnMut(bool);
-
 type Test = fn(&mut dyn SecureElement, &mut Terms<'_>);
 
-const TESTS: [(&str, Test); 9] = [
+const TESTS: [(&str, Test); 10] = [
     ("select", selects),
     ("pin", pin),
-    ("keys", keys),
+    ("sign", keys),
     ("chaining", chaining),
     ("extended", extended_length),
     ("eap-tls", eap_tls_both_roles),
     ("reset", reset),
     ("removal", removal),
+    ("sessions", two_sessions),
     ("many", many),
 ];
 
-/// Runs the contract on an element that is fresh, or was under the contract before; gives the table's row.
+/// Runs the contract on an element that is fresh, or was under the contract before; gives the table's row:
+/// `contract: NAME | TEST MILLISECONDS ms | TEST - REASON | …`.
 ///
 /// # Panics
 /// Where the contract is broken.
 pub fn run(element: &mut dyn SecureElement, mut terms: Terms<'_>) -> String {
-    let mut row = format!("{:24}", terms.name);
+    let mut row = format!("contract: {}", terms.name);
     element.power_on().unwrap();
     initialise(element, &secrets()).unwrap();
     for (name, test) in TESTS {
-        let start = Instant::now();
-        if name == "removal" && terms.removal.is_none() {
-            row += "  removal -";
+        if let Some(reason) = terms.exempt(name) {
+            let _ = write!(row, " | {name} - {reason}");
             continue;
         }
         element.power_off();
-        element.power_on().unwrap();
+        eventually(|| element.power_on());
+        let start = Instant::now();
         test(element, &mut terms);
-        let _ = write!(row, "  {name} {}", millis(start.elapsed()));
+        let _ = write!(row, " | {name} {} ms", start.elapsed().as_millis());
     }
     element.power_off();
     row
 }
 
-fn millis(time: Duration) -> String {
-    format!("{} ms", time.as_millis())
+impl Terms<'_> {
+    /// Why a test is not applicable.
+    fn exempt(&self, test: &str) -> Option<&'static str> {
+        match (test, &self.removal, &self.second) {
+            ("removal", Removal::None(reason), _) | ("sessions", _, Second::None(reason)) => {
+                Some(reason)
+            }
+            _ => None,
+        }
+    }
+
+    fn algorithms(&self) -> &[Algorithm] {
+        match self.keys {
+            Keys::Made(algorithms) => algorithms,
+            Keys::Adopted => &[Algorithm::P256],
+        }
+    }
+}
+
+/// What comes back, does so within seconds.
+fn eventually<T>(mut attempt: impl FnMut() -> Result<T, ElementError>) -> T {
+    let start = Instant::now();
+    loop {
+        match attempt() {
+            Ok(value) => return value,
+            Err(error) => assert!(start.elapsed() < Duration::from_secs(10), "{error}"),
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 fn secrets() -> Secrets {
@@ -161,26 +219,39 @@ fn pin(element: &mut dyn SecureElement, _: &mut Terms<'_>) {
 }
 
 fn keys(element: &mut dyn SecureElement, terms: &mut Terms<'_>) {
-    for algorithm in terms.algorithms {
+    let Keys::Made(algorithms) = terms.keys else {
+        // OpenSC agrees by a card's 9D alone.
+        return signs(element, Slot::AUTHENTICATION, Algorithm::P256, None);
+    };
+    for algorithm in algorithms {
         for slot in [Slot::AUTHENTICATION, Slot::SIGNATURE] {
             let mut piv = Piv::open(element);
             piv.authenticate_management(&MANAGEMENT_KEY).unwrap();
             let info = piv.generate(slot, *algorithm).unwrap();
             let unverified = piv.sign(slot, schemes(*algorithm)[0].0, b"m");
             assert!(matches!(unverified, Err(PivError::NotAuthenticated(_))));
-            // A new one, since what was kept of the slot is not what another host would know.
-            let mut piv = Piv::open(element);
-            piv.with_pin(PIN).unwrap();
-            for (scheme, judge) in schemes(*algorithm) {
-                let signature = piv.sign(slot, *scheme, b"a message").unwrap();
-                UnparsedPublicKey::new(*judge, &info)
-                    .verify(b"a message", &signature)
-                    .unwrap();
-            }
-            if !algorithm.is_rsa() {
-                agree(&mut piv, slot, *algorithm, &info);
-            }
+            signs(element, slot, *algorithm, Some(&info));
         }
+    }
+}
+
+/// A key signs by every scheme; one that was made agrees too, and its public key is the one that was told then.
+fn signs(element: &mut dyn SecureElement, slot: Slot, algorithm: Algorithm, made: Option<&[u8]>) {
+    // A new one, since what was kept of the slot is not what another host would know.
+    let mut piv = Piv::open(element);
+    piv.with_pin(PIN).unwrap();
+    let told = piv.public_key(slot).unwrap();
+    assert_eq!(told.algorithm, algorithm);
+    let info = made.unwrap_or(&told.info);
+    assert_eq!(info, told.info);
+    for (scheme, judge) in schemes(algorithm) {
+        let signature = piv.sign(slot, *scheme, b"a message").unwrap();
+        UnparsedPublicKey::new(*judge, info)
+            .verify(b"a message", &signature)
+            .unwrap();
+    }
+    if !algorithm.is_rsa() && made.is_some() {
+        agree(&mut piv, slot, algorithm, info);
     }
 }
 
@@ -248,14 +319,22 @@ fn extended_length(element: &mut dyn SecureElement, _: &mut Terms<'_>) {
 
 fn eap_tls_both_roles(element: &mut dyn SecureElement, terms: &mut Terms<'_>) {
     let authority = Authority::new("contract root");
-    for algorithm in terms.algorithms {
+    for algorithm in terms.algorithms() {
         for role in [Role::Peer, Role::Authenticator] {
             let mut operator =
                 eap_tls::personalisation::Operator::open(element, &eap_tls::AID, OPERATOR_PIN)
                     .unwrap();
             // There from a contract before.
             let _ = operator.remove_identity(world::label(role));
-            world::personalise(element, &authority, role, *algorithm, |_, _| {});
+            match terms.keys {
+                Keys::Made(_) => {
+                    world::personalise(element, &authority, role, *algorithm, |_, _| {});
+                }
+                Keys::Adopted => {
+                    let key = Piv::open(element).public_key(Slot::AUTHENTICATION).unwrap();
+                    world::personalise_with(element, &authority, role, &key.info, |_, _| {});
+                }
+            }
             let mut other = world::element();
             let opposite = match role {
                 Role::Peer => Role::Authenticator,
@@ -316,46 +395,103 @@ fn reset(element: &mut dyn SecureElement, _: &mut Terms<'_>) {
 }
 
 fn removal(element: &mut dyn SecureElement, terms: &mut Terms<'_>) {
-    let Some(removal) = &mut terms.removal else {
-        return;
-    };
+    let keys = terms.keys;
+    match &mut terms.removal {
+        Removal::Element(switch) => element_removed(element, switch),
+        Removal::Keys(switch) => keys_removed(element, switch, keys),
+        Removal::None(_) => {}
+    }
+}
+
+fn element_removed(element: &mut dyn SecureElement, switch: Switch<'_>) {
     for idle in [false, true] {
         if idle {
             element.power_off();
         } else {
             send(element, &select(&piv::AID));
         }
-        removal(true);
+        switch(true);
         if !idle {
-            assert!(
-                element
-                    .transmit(&select(&piv::AID).encode().unwrap())
-                    .is_err()
-            );
+            let apdu = select(&piv::AID).encode().unwrap();
+            assert!(element.transmit(&apdu).is_err());
         }
-        assert_eq!(element.power_on(), Err(ElementError::Absent));
-        removal(false);
-        element.power_on().unwrap();
+        assert!(element.power_on().is_err());
+        switch(false);
+        eventually(|| element.power_on());
         assert_eq!(send(element, &select(&piv::AID)).sw, StatusWord::NORMAL);
     }
 }
 
-fn many(element: &mut dyn SecureElement, terms: &mut Terms<'_>) {
+/// The card goes on without its keys, and signs again when they are back.
+fn keys_removed(element: &mut dyn SecureElement, switch: Switch<'_>, keys: Keys<'_>) {
+    let (slot, _) = signing_key(element, keys);
+    let sign = signature_command(slot).encode().unwrap();
+    let signs = |element: &mut dyn SecureElement| {
+        send(element, &select(&piv::AID));
+        assert_eq!(verify_pin(element, PIN), StatusWord::NORMAL);
+        element.transmit(&sign).unwrap().sw
+    };
+    assert_eq!(signs(element), StatusWord::NORMAL);
+    switch(true);
+    assert_ne!(signs(element), StatusWord::NORMAL);
+    switch(false);
+    eventually(|| match signs(element) {
+        StatusWord::NORMAL => Ok(()),
+        _ => Err(ElementError::Absent),
+    });
+}
+
+/// Nobody else gets the element while it is held, nor what its holder has proved.
+fn two_sessions(element: &mut dyn SecureElement, terms: &mut Terms<'_>) {
+    let Second::Session(make) = &mut terms.second else {
+        return;
+    };
+    let mut second = make();
+    send(element, &select(&piv::AID));
+    assert_eq!(verify_pin(element, PIN), StatusWord::NORMAL);
+    assert!(second.power_on().is_err());
+    assert_eq!(pin_status(element), StatusWord::NORMAL);
+    element.power_off();
+    eventually(|| second.power_on());
+    send(second.as_mut(), &select(&piv::AID));
+    assert_eq!(pin_status(second.as_mut()).tries(), Some(3));
+    assert!(element.power_on().is_err());
+    drop(second);
+    eventually(|| element.power_on());
+}
+
+/// A key on P-256, and its public key.
+fn signing_key(element: &mut dyn SecureElement, keys: Keys<'_>) -> (Slot, Vec<u8>) {
     let mut piv = Piv::open(element);
-    piv.authenticate_management(&MANAGEMENT_KEY).unwrap();
-    let info = piv
-        .generate(Slot::CARD_AUTHENTICATION, Algorithm::P256)
-        .unwrap();
-    // One command an operation: what the way to the element costs, not what PIV's driver does.
-    let digest = [0x2A; 32];
+    match keys {
+        Keys::Made(_) => {
+            let slot = Slot::CARD_AUTHENTICATION;
+            piv.authenticate_management(&MANAGEMENT_KEY).unwrap();
+            (slot, piv.generate(slot, Algorithm::P256).unwrap())
+        }
+        Keys::Adopted => {
+            let slot = Slot::AUTHENTICATION;
+            (slot, piv.public_key(slot).unwrap().info)
+        }
+    }
+}
+
+/// One command an operation: what the way to the element costs, not what PIV's driver does.
+fn signature_command(slot: Slot) -> Command {
     let template = tlv::object(
         0x7C,
-        &[vec![0x82, 0x00], tlv::object(0x81, &digest)].concat(),
+        &[vec![0x82, 0x00], tlv::object(0x81, &[0x2A; 32])].concat(),
     );
-    let sign = Command::new(0x00, 0x87, 0x11, Slot::CARD_AUTHENTICATION.id())
+    Command::new(0x00, 0x87, 0x11, slot.id())
         .with_data(template)
-        .with_ne(256);
-    let step = Step::new(sign.encode().unwrap());
+        .with_ne(256)
+}
+
+fn many(element: &mut dyn SecureElement, terms: &mut Terms<'_>) {
+    let (slot, info) = signing_key(element, terms.keys);
+    send(element, &select(&piv::AID));
+    assert_eq!(verify_pin(element, PIN), StatusWord::NORMAL);
+    let step = Step::new(signature_command(slot).encode().unwrap());
     let start = Instant::now();
     for number in 0..terms.operations {
         let response = element.transmit(&step.apdu).unwrap();
@@ -367,9 +503,8 @@ fn many(element: &mut dyn SecureElement, terms: &mut Terms<'_>) {
         terms.name, terms.operations
     );
     let mut piv = Piv::open(element);
-    let signature = piv
-        .sign(Slot::CARD_AUTHENTICATION, Scheme::EcdsaP256Sha256, b"last")
-        .unwrap();
+    piv.with_pin(PIN).unwrap();
+    let signature = piv.sign(slot, Scheme::EcdsaP256Sha256, b"last").unwrap();
     UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, &info)
         .verify(b"last", &signature)
         .unwrap();

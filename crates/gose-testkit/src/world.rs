@@ -160,6 +160,18 @@ pub fn personalise<E: SecureElement + ?Sized>(
 ) -> Personalisation {
     let mut operator = Operator::open(element, &AID, OPERATOR_PIN).unwrap();
     let public = operator.generate(0x9A, algorithm).unwrap();
+    personalise_with(element, authority, role, &public, change)
+}
+
+/// As [`personalise`], on the key that slot 9A has already.
+pub fn personalise_with<E: SecureElement + ?Sized>(
+    element: &mut E,
+    authority: &Authority,
+    role: Role,
+    public: &[u8],
+    change: impl FnOnce(&mut Request, &mut Personalisation),
+) -> Personalisation {
+    let mut operator = Operator::open(element, &AID, OPERATOR_PIN).unwrap();
     let label = label(role);
     let mut request = Request::new(Some(label));
     let mut identity = Personalisation {
@@ -175,7 +187,7 @@ pub fn personalise<E: SecureElement + ?Sized>(
     };
     change(&mut request, &mut identity);
     if identity.chain.is_empty() {
-        let public = SubjectPublicKeyInfo::from_der(&public).unwrap();
+        let public = SubjectPublicKeyInfo::from_der(public).unwrap();
         identity.chain = authority.certify(request, &public);
     }
     operator.add_identity(&identity).unwrap();

@@ -1,7 +1,7 @@
 //! The element contract on a software card in this process.
 
 use gose_element::Algorithm;
-use gose_testkit::contract::{self, Terms};
+use gose_testkit::contract::{self, Keys, Removal, Second, Terms};
 
 #[test]
 fn software_card_in_process() {
@@ -14,16 +14,21 @@ fn software_card_in_process() {
     );
     let terms = Terms {
         name: "software, in process",
-        algorithms: &[
+        keys: Keys::Made(&[
             Algorithm::P256,
             Algorithm::P384,
             Algorithm::Rsa2048,
             Algorithm::Rsa3072,
             Algorithm::Rsa4096,
-        ],
-        // More than 16 bits count: a session must not notice.
-        operations: 66_000,
-        removal: None,
+        ]),
+        // In the long form more than 16 bits count: a session must not notice.
+        operations: if std::env::var_os("GOSE_TEST_LONG").is_some() {
+            66_000
+        } else {
+            2_000
+        },
+        removal: Removal::None("its memory is this process's"),
+        second: Second::None("in one process it has one owner"),
     };
     println!("{}", contract::run(&mut element, terms));
 }

@@ -260,8 +260,7 @@ impl Lease {
         let complete = done.len() == count && done.iter().flatten().all(|outcome| outcome.expected);
         ran.done.extend(done);
         if let Some(error) = failed {
-            if matches!(error, ElementError::Timeout(_)) {
-                // When the call comes back the element is powered down.
+            if loses_power(&error) {
                 self.atr = None;
                 self.firewall.forget();
             }
@@ -316,6 +315,23 @@ impl Drop for Lease {
     /// Nobody holds the element any more; `running`, dropped after this, powers it down.
     fn drop(&mut self) {
         self.slot.release();
+    }
+}
+
+/// Whether an element that gave this instead of an answer must be powered up again: a card that was pulled, a line
+/// that broke, a call that hangs and after which the element is powered down.
+fn loses_power(error: &ElementError) -> bool {
+    match error {
+        ElementError::Absent
+        | ElementError::Mute
+        | ElementError::Timeout(_)
+        | ElementError::Transport(_)
+        | ElementError::OutcomeUnknown => true,
+        ElementError::AnswerTooLong
+        | ElementError::Malformed(_)
+        | ElementError::Refused
+        | ElementError::InUse
+        | ElementError::Storage(_) => false,
     }
 }
 

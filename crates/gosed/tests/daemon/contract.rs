@@ -2,7 +2,7 @@
 
 use gose_client::{Endpoint, RemoteElement};
 use gose_element::Algorithm;
-use gose_testkit::contract::{self, Terms};
+use gose_testkit::contract::{self, Keys, Removal, Second, Terms};
 
 use crate::world::{Settings, World};
 
@@ -10,17 +10,19 @@ use crate::world::{Settings, World};
 async fn keeps_the_contract(world: &World, seid: &'static str, name: &'static str) {
     let endpoint = Endpoint::Unix(world.path("admin.sock"));
     let run = move || {
-        let mut element = RemoteElement::at(endpoint, seid.parse().unwrap());
+        let other = || RemoteElement::at(endpoint.clone(), seid.parse().unwrap());
+        let mut element = other();
         let terms = Terms {
             name,
-            algorithms: &[
+            keys: Keys::Made(&[
                 Algorithm::P256,
                 Algorithm::P384,
                 Algorithm::Rsa2048,
                 Algorithm::Rsa3072,
-            ],
-            operations: 1_000,
-            removal: None,
+            ]),
+            operations: contract::operations(std::env::var_os("GOSE_TEST_LONG").is_some()),
+            removal: Removal::None("its memory is the node's"),
+            second: Second::Session(&mut || Box::new(other())),
         };
         contract::run(&mut element, terms)
     };
