@@ -148,6 +148,10 @@ pub(crate) fn pkcs11() -> Proof {
         ("keytool", "default-jre-headless"),
         ("valgrind", "valgrind"),
         ("openssl", "openssl"),
+        ("nginx", "nginx"),
+        ("curl", "curl"),
+        ("ssh", "openssh-client"),
+        ("/usr/sbin/sshd", "openssh-server"),
         ("ip", "iproute2"),
         (
             "/usr/lib/x86_64-linux-gnu/engines-3/pkcs11.so",
@@ -163,7 +167,8 @@ pub(crate) fn pkcs11() -> Proof {
     build_programs()?;
     let mut build = cargo();
     succeed(build.args(["build", "--quiet", "--package", "gose-pkcs11"]))?;
-    judge("pkcs11")
+    let (cases, recipes) = (judge("pkcs11")?, judge_by("pkcs11/guide.sh")?);
+    Ok(format!("{cases}; docs/guide/pkcs11.md: {recipes}"))
 }
 
 /// libgose.so under a program of C.
