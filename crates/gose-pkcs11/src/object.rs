@@ -260,11 +260,7 @@ pub(crate) fn of_inventory(token: CK_SLOT_ID, inventory: &Inventory, always: boo
 fn algorithm(public: &Public) -> Option<Algorithm> {
     use crate::public::Curve;
     match public {
-        Public::Rsa(key) => match key.modulus.len() {
-            256 => Some(Algorithm::Rsa2048),
-            384 => Some(Algorithm::Rsa3072),
-            _ => None,
-        },
+        Public::Rsa(key) => Algorithm::rsa(key.modulus.len()),
         Public::Ec(Curve::P256, _) => Some(Algorithm::P256),
         Public::Ec(Curve::P384, _) => Some(Algorithm::P384),
         Public::Ec(..) => None,
