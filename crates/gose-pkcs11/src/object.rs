@@ -372,11 +372,11 @@ pub(crate) fn certificate_attributes(
 }
 
 /// The names that stay when a key is called otherwise.
-pub(crate) fn rename(inventory: Option<&[u8]>, name: Name) -> Vec<u8> {
+pub(crate) fn rename(inventory: Option<&[u8]>, name: Name, retired: u8) -> Vec<u8> {
     let mut names = inventory.map(names::read).unwrap_or_default();
     names.retain(|other| other.slot != name.slot);
     if name.id.is_some() || name.label.is_some() {
         names.push(name);
     }
-    names::write(inventory, &names)
+    names::write(inventory, &names, retired)
 }
