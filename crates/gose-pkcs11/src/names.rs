@@ -87,7 +87,7 @@ mod tests {
         assert_eq!(read(&object), names);
         // Fields of others stay.
         let others = gose_proto::hex::decode("C10102C20100F30161E00380019AFE00").unwrap();
-        let object = write(Some(&others), &names[..1], 1);
+        let object = write(Some(&others), &names[..1], 2);
         assert!(object.starts_with(&gose_proto::hex::decode("C10102C20100F30161").unwrap()));
         assert_eq!(read(&object), names[..1]);
         for wrong in [&[][..], &[0xE0], &[0xE0, 5, 1], &[0xE0, 3, 0x80, 1, 0x01]] {

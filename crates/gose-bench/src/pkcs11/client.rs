@@ -84,11 +84,13 @@ impl Rate {
 pub(super) fn measure(peer: &Peer, key: Key, clients: usize, time: Duration) -> Outcome<Rate> {
     let mut running = Vec::new();
     for number in 0..clients {
-        running.push(Running::start(peer, key, number, time)?);
-    }
-    // All are ready before one begins.
-    for client in &mut running {
-        client.ready()?;
+        // One after the other: SoftHSM loses its token to those who start at the same time. All are ready before
+        // one begins.
+        let mut client = Running::start(peer, key, number, time)?;
+        client
+            .ready()
+            .map_err(|error| format!("{}: {error}", peer.name))?;
+        running.push(client);
     }
     for client in &mut running {
         client.go()?;
