@@ -64,18 +64,15 @@ impl Rate {
     }
 
     pub(super) fn json(&self) -> Value {
-        let part = |share: f64| {
-            let at = (self.times.len() as f64 * share) as usize;
-            self.times
-                .get(at)
-                .or(self.times.last())
-                .copied()
-                .unwrap_or_default()
+        let part = |percent: usize| {
+            let at = self.times.len() * percent / 100;
+            let found = self.times.get(at).or_else(|| self.times.last());
+            found.copied().unwrap_or_default()
         };
         json!({
             "per_second": (self.times.len() as f64 / self.seconds).round(),
-            "p50_us": part(0.5),
-            "p99_us": part(0.99),
+            "p50_us": part(50),
+            "p99_us": part(99),
         })
     }
 }
