@@ -7,6 +7,8 @@
 
 #[path = "support/contract.rs"]
 mod card;
+#[path = "support/secrets.rs"]
+mod secrets;
 mod support;
 
 use std::{
@@ -20,7 +22,9 @@ use std::{
 
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
 use gose_backend::tpm::{Address, Settings, TpmError, TpmKeyStore};
-use gose_card::keystore::{Algorithm, KeyError, KeyStore, Scheme, SoftwareKeyStore};
+use gose_card::keystore::{
+    Algorithm, KeyError, KeyStore, Scheme, SecretAlgorithm, SoftwareKeyStore,
+};
 use gose_card::{Hosted, Memory, factory, keyring, nvm::Nvm};
 use gose_element::SecureElement;
 use gose_proto::apdu::StatusWord;
@@ -47,6 +51,14 @@ fn a_tpm_holds_keys() {
         support::keystore(&store, algorithm);
     }
     from_outside(&store);
+    secrets::secrets(
+        &store,
+        &[
+            SecretAlgorithm::Aes128Gcm,
+            SecretAlgorithm::Aes256Gcm,
+            SecretAlgorithm::HmacSha256,
+        ],
+    );
     more_keys_than_places(&store);
     sealed_data(&store);
     certified(&store);

@@ -128,7 +128,7 @@ impl Session<'_> {
         )
     }
 
-    fn create_with(
+    pub(super) fn create_with(
         &mut self,
         public: Tpm2bPublic,
         data: Tpm2bSensitiveData,
@@ -336,31 +336,21 @@ impl Parent {
     }
 }
 
-/// A key in a TPM.
-pub(super) struct TpmKey {
+/// An object that is loaded for its operations, and flushed when it is dropped.
+pub(super) struct Loaded {
     tpm: Arc<Tpm>,
     number: u64,
     blob: Blob,
-    algorithm: Algorithm,
-    public: Vec<u8>,
 }
 
-impl TpmKey {
-    /// `None` where the blob is of no key.
-    pub(super) fn new(tpm: Arc<Tpm>, blob: Blob) -> Option<Self> {
+impl Loaded {
+    pub(super) fn new(tpm: Arc<Tpm>, blob: Blob) -> Self {
         static NUMBERS: AtomicU64 = AtomicU64::new(0);
-        let (algorithm, public) = template::read(&blob.public.inner)?;
         let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
-        Some(Self {
-            tpm,
-            number,
-            blob,
-            algorithm,
-            public,
-        })
+        Self { tpm, number, blob }
     }
 
-    fn run<T>(
+    pub(super) fn run<T>(
         &self,
         operation: impl Fn(&mut Client, TpmHandle, Subject<'_>) -> Result<T, TpmError>,
     ) -> Result<T, KeyError> {
@@ -370,18 +360,9 @@ impl TpmKey {
             })
         })
     }
-
-    /// Bytes of a coordinate, and the hash of that length; `None` for RSA.
-    fn curve(&self) -> Option<(usize, TpmAlgId)> {
-        match self.algorithm {
-            Algorithm::P256 => Some((32, TpmAlgId::Sha256)),
-            Algorithm::P384 => Some((48, TpmAlgId::Sha384)),
-            _ => None,
-        }
-    }
 }
 
-impl Drop for TpmKey {
+impl Drop for Loaded {
     fn drop(&mut self) {
         let _ = self.tpm.with(|session| {
             session.state.contexts.remove(&self.number);
@@ -390,6 +371,41 @@ impl Drop for TpmKey {
                 _ => Ok(()),
             }
         });
+    }
+}
+
+/// A key pair in a TPM.
+pub(super) struct TpmKey {
+    object: Loaded,
+    algorithm: Algorithm,
+    public: Vec<u8>,
+}
+
+impl TpmKey {
+    /// `None` where the blob is of no key pair.
+    pub(super) fn new(tpm: Arc<Tpm>, blob: Blob) -> Option<Self> {
+        let (algorithm, public) = template::read(&blob.public.inner)?;
+        Some(Self {
+            object: Loaded::new(tpm, blob),
+            algorithm,
+            public,
+        })
+    }
+
+    fn run<T>(
+        &self,
+        operation: impl Fn(&mut Client, TpmHandle, Subject<'_>) -> Result<T, TpmError>,
+    ) -> Result<T, KeyError> {
+        self.object.run(operation)
+    }
+
+    /// Bytes of a coordinate, and the hash of that length; `None` for RSA.
+    fn curve(&self) -> Option<(usize, TpmAlgId)> {
+        match self.algorithm {
+            Algorithm::P256 => Some((32, TpmAlgId::Sha256)),
+            Algorithm::P384 => Some((48, TpmAlgId::Sha384)),
+            _ => None,
+        }
     }
 }
 
@@ -454,7 +470,7 @@ impl PrivateKey for TpmKey {
     }
 
     fn rsa_raw(&self, block: &[u8]) -> Result<Zeroizing<Vec<u8>>, KeyError> {
-        let TpmuPublicId::Rsa(modulus) = &self.blob.public.inner.unique else {
+        let TpmuPublicId::Rsa(modulus) = &self.object.blob.public.inner.unique else {
             return Err(KeyError::Unsupported);
         };
         // Numbers of one length compare as their bytes do. swtpm fails for good on one that is too great.

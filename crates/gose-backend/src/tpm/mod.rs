@@ -6,10 +6,12 @@
 mod attest;
 mod authorisation;
 mod client;
+mod gcm;
 mod import;
 mod kdf;
 mod key;
 mod protection;
+mod secret;
 mod template;
 mod transport;
 
@@ -18,14 +20,21 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use gose_card::keystore::{Algorithm, KeyError, KeyStore, PrivateKey, SoftwareKeyStore, Stored};
-use tpm2_protocol::{TpmError as WireError, data::TpmtSignature};
+use gose_card::keystore::{
+    Algorithm, Export, KeyError, KeyStore, PrivateKey, SecretAlgorithm, SecretKey,
+    SoftwareKeyStore, Stored, StoredSecret,
+};
+use tpm2_protocol::{
+    TpmError as WireError,
+    data::{Tpm2bSensitiveData, TpmtSignature},
+};
 use zeroize::Zeroizing;
 
 pub use self::transport::Address;
 use self::{
     client::{Client, Code},
     key::{Blob, TpmKey},
+    secret::TpmSecret,
 };
 use crate::der::PrivateParts;
 
@@ -136,6 +145,8 @@ impl From<TpmError> for KeyError {
             TpmError::Refused(code) if [0x084, 0x095, 0x0A7].contains(&Code(*code).base()) => {
                 Self::Input
             }
+            // TPM_RC_COMMAND_CODE: many TPMs have no TPM2_EncryptDecrypt2.
+            TpmError::Refused(0x143) => Self::Unsupported,
             _ => Self::Store(error.to_string()),
         }
     }
@@ -216,14 +227,28 @@ impl TpmKeyStore {
         self.tpm.with(|session| session.quote(pcrs, nonce))
     }
 
+    /// Makes a secret key, or takes this one in. What a TPM wraps is for other TPMs alone: keys that may leave wrapped by
+    /// RFC 3394, and keys that wrap so, are not its own.
+    fn secret(
+        &self,
+        algorithm: SecretAlgorithm,
+        export: Export,
+        data: Tpm2bSensitiveData,
+    ) -> Result<StoredSecret, KeyError> {
+        let has_auth = !self.tpm.settings.auth.is_empty();
+        let template = template::secret(algorithm, data.is_empty(), has_auth)
+            .filter(|_| export == Export::Never)
+            .ok_or(KeyError::Unsupported)?;
+        let made = self.tpm.with(|session| session.create_with(template, data));
+        let blob = secret::encode(algorithm, &made.map_err(unmade)?);
+        Ok(StoredSecret {
+            key: self.open_secret(&blob)?,
+            blob,
+        })
+    }
+
     fn stored(&self, made: Result<Blob, TpmError>) -> Result<Stored, KeyError> {
-        let blob = made.map_err(|error| match error {
-            // An algorithm or a size of key that this TPM has not.
-            TpmError::Refused(code) if [0x084, 0x087, 0x0A6].contains(&Code(code).base()) => {
-                KeyError::Unsupported
-            }
-            error => error.into(),
-        })?;
+        let blob = made.map_err(unmade)?;
         Ok(Stored {
             blob: blob.encode(),
             key: self.key(blob)?,
@@ -234,6 +259,17 @@ impl TpmKeyStore {
         Ok(Arc::new(
             TpmKey::new(self.tpm.clone(), blob).ok_or(KeyError::Input)?,
         ))
+    }
+}
+
+/// Why there is no key.
+fn unmade(error: TpmError) -> KeyError {
+    match error {
+        // An algorithm or a size of key that this TPM has not.
+        TpmError::Refused(code) if [0x084, 0x087, 0x0A6].contains(&Code(code).base()) => {
+            KeyError::Unsupported
+        }
+        error => error.into(),
     }
 }
 
@@ -255,6 +291,32 @@ impl KeyStore for TpmKeyStore {
 
     fn open(&self, blob: &[u8]) -> Result<Arc<dyn PrivateKey>, KeyError> {
         self.key(Blob::decode(blob).ok_or(KeyError::Input)?)
+    }
+
+    fn generate_secret(
+        &self,
+        algorithm: SecretAlgorithm,
+        export: Export,
+    ) -> Result<StoredSecret, KeyError> {
+        self.secret(algorithm, export, Tpm2bSensitiveData::default())
+    }
+
+    fn import_secret(
+        &self,
+        algorithm: SecretAlgorithm,
+        export: Export,
+        key: &[u8],
+    ) -> Result<StoredSecret, KeyError> {
+        if !algorithm.takes(key.len()) {
+            return Err(KeyError::Input);
+        }
+        let data = Tpm2bSensitiveData::try_from(key).map_err(|_| KeyError::Input)?;
+        self.secret(algorithm, export, data)
+    }
+
+    fn open_secret(&self, blob: &[u8]) -> Result<Arc<dyn SecretKey>, KeyError> {
+        let key = TpmSecret::open(self.tpm.clone(), blob).ok_or(KeyError::Input)?;
+        Ok(Arc::new(key))
     }
 }
 

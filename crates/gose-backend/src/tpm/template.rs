@@ -1,6 +1,6 @@
 //! Public areas of the objects that are made (part 2, 12.2.4).
 
-use gose_card::keystore::{Algorithm, KeyError};
+use gose_card::keystore::{Algorithm, KeyError, SecretAlgorithm};
 use gose_element::drive::piv::public_key_info;
 use gose_proto::apdu::tlv;
 use tpm2_protocol::{
@@ -8,8 +8,9 @@ use tpm2_protocol::{
     data::{
         Tpm2bEccParameter, Tpm2bPublic, Tpm2bPublicKeyRsa, TpmAlgId, TpmEccCurve, TpmaObject,
         TpmsEccParms, TpmsEccPoint, TpmsKeyedhashParms, TpmsRsaParms, TpmsSchemeHash,
-        TpmtEccScheme, TpmtPublic, TpmtSymDef, TpmuAsymScheme, TpmuPublicId, TpmuPublicParms,
-        TpmuSymKeyBits, TpmuSymMode,
+        TpmsSymcipherParms, TpmtEccScheme, TpmtKeyedhashScheme, TpmtPublic, TpmtSymDef,
+        TpmuAsymScheme, TpmuKeyedhashScheme, TpmuPublicId, TpmuPublicParms, TpmuSymKeyBits,
+        TpmuSymMode,
     },
 };
 
@@ -150,6 +151,70 @@ pub(super) fn imported(algorithm: Algorithm, info: &[u8], has_auth: bool) -> Opt
         })
     };
     Some(imported)
+}
+
+/// A secret key, born in the TPM or brought to it; `None` for what no TPM does.
+pub(super) fn secret(
+    algorithm: SecretAlgorithm,
+    is_born: bool,
+    has_auth: bool,
+) -> Option<Tpm2bPublic> {
+    let bits = match algorithm {
+        SecretAlgorithm::Aes128Gcm => Some(128),
+        SecretAlgorithm::Aes256Gcm => Some(256),
+        SecretAlgorithm::HmacSha256 => None,
+        _ => return None,
+    };
+    let mut flags = vec![
+        TpmaObject::FIXED_TPM,
+        TpmaObject::FIXED_PARENT,
+        TpmaObject::USER_WITH_AUTH,
+        TpmaObject::SIGN_ENCRYPT,
+    ];
+    if is_born {
+        flags.push(TpmaObject::SENSITIVE_DATA_ORIGIN);
+    }
+    if !has_auth {
+        flags.push(TpmaObject::NO_DA);
+    }
+    let (object_type, parameters, unique) = match bits {
+        Some(bits) => {
+            flags.push(TpmaObject::DECRYPT);
+            let sym = TpmtSymDef {
+                algorithm: TpmAlgId::Aes,
+                key_bits: TpmuSymKeyBits::Aes(TpmUint16::new(bits)),
+                mode: TpmuSymMode::Aes(TpmAlgId::Ctr),
+            };
+            (
+                TpmAlgId::SymCipher,
+                TpmuPublicParms::SymCipher(TpmsSymcipherParms { sym }),
+                TpmuPublicId::SymCipher(Default::default()),
+            )
+        }
+        None => {
+            let scheme = TpmtKeyedhashScheme {
+                scheme: TpmAlgId::Hmac,
+                details: TpmuKeyedhashScheme::Hmac(TpmsSchemeHash {
+                    hash_alg: TpmAlgId::Sha256,
+                }),
+            };
+            (
+                TpmAlgId::KeyedHash,
+                TpmuPublicParms::KeyedHash(TpmsKeyedhashParms { scheme }),
+                TpmuPublicId::KeyedHash(Default::default()),
+            )
+        }
+    };
+    Some(Tpm2bPublic {
+        inner: TpmtPublic {
+            object_type,
+            name_alg: TpmAlgId::Sha256,
+            object_attributes: attributes(&flags),
+            auth_policy: Default::default(),
+            parameters,
+            unique,
+        },
+    })
 }
 
 /// Data under the parent, given back to whoever knows its authorisation value.
