@@ -13,7 +13,7 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
     let secret = Secret::new(b"s".to_vec()).expect("not empty");
-    let client = Arc::new(Client { name: "nas".into(), secret: secret.clone() });
+    let client = Arc::new(Client { name: "nas".into(), secret: secret.clone(), disconnect_port: None });
     let limits = Limits { conversations: 3, conversations_a_client: 2, exchanges: 5, ..Limits::DEFAULT };
     let mut server = Server::new(limits);
     let origin = Origin { address: ([127, 0, 0, 1], 1).into(), channel: 0, service: Service::Both };

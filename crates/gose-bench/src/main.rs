@@ -8,7 +8,6 @@ mod child;
 mod eap;
 mod load;
 mod memory;
-mod pkcs11;
 mod pki;
 mod racs;
 mod raw;
@@ -37,42 +36,33 @@ enum Command {
         #[arg(long)]
         short: bool,
     },
-    /// Authentications: RADIUS before a pool of cards that are as slow as the paper's
+    /// Authentications: beside FreeRADIUS and hostapd, and with a pool of cards that are as slow as the paper's
     Eap {
-        /// How many cards, one measurement each
+        /// How many slow cards, one measurement each
         #[arg(long, value_delimiter = ',', default_values_t = [1, 2, 4, 8],
               value_parser = clap::value_parser!(u16).range(1..=256))]
         cards: Vec<u16>,
+        /// Only this part
+        #[arg(long, value_enum)]
+        only: Option<EapPart>,
         /// Prints JSON
         #[arg(long)]
         json: bool,
-        /// Three conversations a card instead of eight
+        /// One round of a second instead of five of three; three conversations a slow card instead of eight
         #[arg(long)]
         short: bool,
+        /// Authentications of the run in which none may fail
+        #[arg(long, default_value_t = 2000)]
+        long: usize,
+        /// Conversations that go no further
+        #[arg(long, default_value_t = 10_000)]
+        half_open: usize,
     },
-    /// Signatures through PKCS#11: elements of a node against SoftHSM2, in process and remote
-    Pkcs11 {
-        /// The module [default: the one of this program's folder of profiles]
-        #[arg(long, env = "GOSE_PKCS11_MODULE")]
-        module: Option<PathBuf>,
-        /// Prints JSON
-        #[arg(long)]
-        json: bool,
-        /// A seventh of the time
-        #[arg(long)]
-        short: bool,
-    },
-    /// Signs for a while (started by `pkcs11`)
+    /// Serves RADIUS (started by `eap`)
     #[command(hide = true)]
-    Pkcs11Client {
-        /// The module
-        module: PathBuf,
-        /// The token's label
-        label: String,
-        /// `p256` or `rsa2048`
-        key: String,
-        /// How long
-        milliseconds: u64,
+    Radius {
+        /// Its configuration
+        config: PathBuf,
     },
     /// Serves the raw ping-pong (started by `racs`)
     #[command(hide = true)]
@@ -92,24 +82,37 @@ enum Command {
     },
 }
 
+/// Parts of `eap`.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum EapPart {
+    /// GoSE, FreeRADIUS and hostapd side by side
+    Servers,
+    /// The pool of slow cards
+    Cards,
+}
+
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Racs { json, short } => racs::run(json, short),
-        Command::Eap { cards, json, short } => {
-            let cards: Vec<usize> = cards.into_iter().map(usize::from).collect();
-            eap::run(&cards, json, short)
-        }
-        Command::Pkcs11 {
-            module,
+        Command::Eap {
+            cards,
+            only,
             json,
             short,
-        } => pkcs11::run(module, json, short),
-        Command::Pkcs11Client {
-            module,
-            label,
-            key,
-            milliseconds,
-        } => pkcs11::client(&module, &label, &key, milliseconds),
+            long,
+            half_open,
+        } => eap::run(&eap::Wanted {
+            cards: match only {
+                Some(EapPart::Servers) => Vec::new(),
+                _ => cards.into_iter().map(usize::from).collect(),
+            },
+            servers: only != Some(EapPart::Cards),
+            json,
+            short,
+            long,
+            half_open,
+        }),
+        Command::Radius { config } => eap::serve(&config),
         Command::Raw {
             folder,
             request,

@@ -33,6 +33,11 @@ pub enum Action {
         /// The element.
         seid: String,
     },
+    /// Ends the RADIUS sessions of a peer and does not let it in again while the node runs.
+    EapRevoke {
+        /// The name in its certificate.
+        name: String,
+    },
 }
 
 /// A virtual machine to create.
@@ -72,6 +77,11 @@ pub enum Answer {
     },
     /// What an element was used for.
     Use(ElementUse),
+    /// A peer is not let in any more.
+    Revoked {
+        /// Its sessions, whose NAS was asked to end them.
+        sessions: u64,
+    },
     /// Nothing was done.
     Refused {
         /// One word of what is below.

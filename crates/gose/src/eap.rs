@@ -9,6 +9,7 @@ use std::{
 use clap::{Args, Subcommand};
 use gose_client::{
     Link,
+    admin::{Action, Answer},
     radius::{Client, Report, Station, authenticate},
     tls,
 };
@@ -35,6 +36,8 @@ pub(crate) enum Verb {
     Test(Box<Test>),
     /// Ask a RADIUS server whether it is there (Status-Server)
     Status(Status),
+    /// End the sessions of a peer at their NAS, and do not let it in again while the node runs
+    Revoke(Revoke),
 }
 
 /// The RADIUS server.
@@ -97,11 +100,39 @@ pub(crate) struct Status {
     server: Server,
 }
 
+/// Flags of `revoke`.
+#[derive(Args)]
+pub(crate) struct Revoke {
+    #[command(flatten)]
+    on: Node,
+    /// The name in its certificate: the SPIFFE identifier, or the common name
+    name: String,
+}
+
+impl Revoke {
+    fn run(&self, output: &Output) -> Result<(), Failure> {
+        let name = self.name.clone();
+        match self.on.ask(&Action::EapRevoke { name })? {
+            Answer::Revoked { sessions } => output.result(&sessions, |sessions| {
+                format!(
+                    "{sessions} sessions end; {} is not let in while the node runs. \
+                     To keep it out, put its certificate on a revocation list.\n",
+                    self.name
+                )
+            }),
+            _ => Err(Failure::Remote(
+                "the node gives an answer of another kind".into(),
+            )),
+        }
+    }
+}
+
 impl Verb {
     pub(crate) fn run(self, output: &Output) -> Result<(), Failure> {
         match self {
             Self::Test(flags) => flags.run(output),
             Self::Status(flags) => flags.run(output),
+            Self::Revoke(flags) => flags.run(output),
         }
     }
 }

@@ -10,9 +10,10 @@ use tokio::{
 
 use crate::{
     generations::Told,
-    grid::{Counted, Grid, Peer},
+    grid::{Counted, Grid, Names, Peer},
     hypervisor::{self, Middleware},
     listen::{BoxedStream, Connection, Handler},
+    radius::Disconnector,
 };
 
 /// How long a session may be silent, and a message may take.
@@ -23,6 +24,7 @@ pub struct AdminHandler {
     grid: Arc<Grid>,
     middleware: Option<Arc<Middleware>>,
     told: Option<Arc<Told>>,
+    disconnector: Option<Arc<Disconnector>>,
 }
 
 /// Why an action is refused: what the caller is told, and what the log is told.
@@ -37,17 +39,19 @@ pub(crate) fn denied<T>(reason: Refusal, cause: impl Into<String>) -> Result<T, 
 }
 
 impl AdminHandler {
-    /// For a node, with its hypervisor role where it has one, and what hypervisors tell it where they may.
+    /// For a node, with its roles where it has them, and what hypervisors tell it where they may.
     #[must_use]
     pub fn new(
         grid: Arc<Grid>,
         middleware: Option<Arc<Middleware>>,
         told: Option<Arc<Told>>,
+        disconnector: Option<Arc<Disconnector>>,
     ) -> Self {
         Self {
             grid,
             middleware,
             told,
+            disconnector,
         }
     }
 
@@ -106,9 +110,42 @@ impl AdminHandler {
                 Some(told) => told.take(&peer.names, hypervisor, generations),
                 None => denied(Refusal::Unauthorised, "this node has no [generations]"),
             },
+            (Action::EapRevoke { name }, _) => self.revoke(peer, name),
+            (Action::VmDestroy { uuid }, Some(middleware)) => {
+                let answer = hypervisor::perform(middleware, &peer.names, action)?;
+                self.gone(uuid);
+                Ok(answer)
+            }
             (_, Some(middleware)) => hypervisor::perform(middleware, &peer.names, action),
             (_, None) => denied(Refusal::Unauthorised, "this node has no [hypervisor]"),
         }
+    }
+
+    /// The sessions of a virtual machine that is no more end.
+    fn gone(&self, uuid: &str) {
+        let Some(disconnector) = &self.disconnector else {
+            return;
+        };
+        let place = format!("/vm/{}", uuid.to_lowercase());
+        disconnector.end("the virtual machine is destroyed", |session| {
+            session.peer.starts_with("spiffe://") && session.peer.ends_with(&place)
+        });
+    }
+
+    fn revoke(&self, peer: &Peer, name: &str) -> Result<Answer, Denied> {
+        if peer.names != Names::Operator {
+            return denied(Refusal::Unauthorised, "only the operator revokes");
+        }
+        let Some(disconnector) = &self.disconnector else {
+            return denied(
+                Refusal::Unknown,
+                "this node has no [authentication-server.radius]",
+            );
+        };
+        let sessions = disconnector.revoke(name);
+        Ok(Answer::Revoked {
+            sessions: u64::try_from(sessions).unwrap_or(u64::MAX),
+        })
     }
 
     fn element_use(&self, peer: &Peer, seid: &str) -> Result<Answer, Denied> {

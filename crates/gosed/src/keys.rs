@@ -1,5 +1,6 @@
 //! The daemon's own keys: in files, or in elements of this node. And its secrets.
 
+mod kept_key;
 mod leased_key;
 
 use std::{fs, io, path::PathBuf, sync::Arc};
@@ -11,6 +12,7 @@ use gose_element::{
 };
 use zeroize::Zeroizing;
 
+pub use kept_key::KeptKey;
 pub use leased_key::{LeasedKey, public_key};
 
 use crate::{
@@ -96,6 +98,17 @@ pub fn element_key(grid: &Arc<Grid>, key: &KeyReference) -> Result<LeasedKey, Ke
     let slot = Slot::try_from(key.slot.0.0).map_err(|_| KeyError::Slot(seid))?;
     let pin = key.pin.as_ref().map(|pin| secret(pin)).transpose()?;
     LeasedKey::open(grid, seid, slot, pin)
+}
+
+/// A key in an element of this node that signs often. Blocks. Called within a runtime.
+///
+/// # Errors
+/// [`KeyError`].
+pub fn kept_key(grid: &Arc<Grid>, key: &KeyReference) -> Result<Arc<KeptKey>, KeyError> {
+    let seid = key.seid.0;
+    let slot = Slot::try_from(key.slot.0.0).map_err(|_| KeyError::Slot(seid))?;
+    let pin = key.pin.as_ref().map(|pin| secret(pin)).transpose()?;
+    KeptKey::open(grid, seid, slot, pin)
 }
 
 /// The node's own chain and key. Blocks if the key is in an element.

@@ -17,6 +17,13 @@ pub mod radius;
 pub mod roles;
 pub mod store;
 
+/// Writes the log to standard error from now on.
+pub fn log_to_stderr() {
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .init();
+}
+
 /// Runs what may take more than a millisecond so that other tasks go on meanwhile, where the runtime
 /// allows it.
 fn long_step<T>(step: impl FnOnce() -> T) -> T {

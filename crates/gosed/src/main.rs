@@ -50,9 +50,7 @@ impl Configuration {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .init();
+    gosed::log_to_stderr();
     let done = match arguments.command {
         Command::Demo(demo) => return demo.run(),
         Command::DemoGuest(guest) => return guest.run(),

@@ -22,7 +22,7 @@ use crate::{
         admission::{Sources, Tokens},
         tls::{self, Tls, TlsError},
     },
-    metrics::Metrics,
+    metrics::{Endpoint, Figures, Metrics},
     roles::{self, RoleError, Roles},
     store::{self, Calls, StoreError},
 };
@@ -61,7 +61,18 @@ pub struct Running {
     address: Option<SocketAddr>,
     stopper: Stopper,
     tasks: JoinSet<()>,
+    metrics_address: Option<SocketAddr>,
+    metrics_task: Option<AbortOnDrop>,
     _readers: Option<store::Readers>,
+}
+
+/// A task that ends with whoever holds this.
+struct AbortOnDrop(tokio::task::JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// Why a node does not start, or keeps what it had at a reload.
@@ -187,6 +198,8 @@ impl Node {
             address: None,
             stopper: self.stopper,
             tasks: JoinSet::new(),
+            metrics_address: None,
+            metrics_task: None,
             _readers: store::watch_readers(&self.config),
         };
         // The admin socket first: a key in an element needs it to be made.
@@ -199,6 +212,7 @@ impl Node {
             }
         }
         running.roles.publish(&self.config);
+        running.serve_metrics(&self.config).await;
         if let Some(middleware) = &running.roles.middleware {
             crate::long_step(|| middleware.start_configured());
         }
@@ -305,6 +319,38 @@ impl Running {
         };
         self.tasks.spawn(socket.serve(shared, stop.clone()));
         Ok(())
+    }
+
+    /// Figures are nothing that a node would not start without: another program may have the port.
+    async fn serve_metrics(&mut self, config: &Config) {
+        let Some(address) = config.metrics.address.0.0 else {
+            return;
+        };
+        let radius = self.roles.radius.as_ref();
+        let sources = Figures {
+            grid: self.grid.clone(),
+            sessions: self.sessions.clone(),
+            pool: self.roles.pool.clone(),
+            radius: radius.map(|radius| (radius.front().clone(), radius.disconnector().clone())),
+            middleware: self.roles.middleware.clone(),
+            certificates: config.own_certificates(),
+        };
+        match Endpoint::bind(address, sources).await {
+            Ok(endpoint) => {
+                self.metrics_address = endpoint.address().ok();
+                tracing::info!(%address, "metrics");
+                self.metrics_task = Some(AbortOnDrop(tokio::spawn(endpoint.serve())));
+            }
+            Err(error) => {
+                tracing::warn!(%address, %error, "no metrics; set [metrics] address to a free port, or to \"\"");
+            }
+        }
+    }
+
+    /// Where `GET /metrics` is answered.
+    #[must_use]
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.metrics_address
     }
 
     /// Reads `[tls]`.

@@ -1,16 +1,27 @@
 //! The roles that a section of the configuration switches on, each on the same grid engine.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use gose_card::applet::eap_tls::host::Unusable;
+use gose_element::Seid;
+use gose_proto::identity::RevokedCertificates;
 
 use crate::{
     admin::AdminHandler,
-    auth::{EapChannel, Identity, Pool, Terms, Tuning},
-    config::{self, AuthenticationServer, Caller, Config, SlotKind, Text},
+    auth::{Certificates, EapChannel, Identity, OnHost, Pool, Terms, Tuning},
+    config::{self, AuthenticationServer, Caller, Config, Secret, SlotKind, Text},
     generations::{Told, ToldError},
     grid::Grid,
     hypervisor::{Middleware, MiddlewareError, Publisher},
     keys::{self, KeyError},
-    listen::{ADMIN, EAP},
+    listen::{
+        ADMIN, EAP,
+        tls::{self, TlsError},
+    },
     node::Node,
     radius,
 };
@@ -51,7 +62,7 @@ impl Roles {
     /// Takes what another configuration says and what needs no restart; see [`Config::needs_restart`].
     ///
     /// # Errors
-    /// [`RoleError`]; everything stays as it was.
+    /// [`RoleError`]; what is wrong stays as it was.
     pub fn reload(&self, config: &Config) -> Result<(), RoleError> {
         let server = config.authentication_server.as_ref();
         // What can fail comes before anything changes.
@@ -69,6 +80,10 @@ impl Roles {
             let change = crate::long_step(|| middleware.reload(role, tls))?;
             changes.push(Box::new(change));
         }
+        if let (Some(pool), Some(role)) = (&self.pool, server) {
+            changes.extend(renewals(pool, role)?);
+        }
+        let revoked = revoked(config)?;
         changes.into_iter().for_each(|change| change());
         if let (Some(pool), Some(role)) = (&self.pool, server) {
             let companies = role.companies.iter();
@@ -80,6 +95,17 @@ impl Roles {
         }
         if let (Some(channel), Some(role)) = (&self.channel, server) {
             channel.reload(callers(role), role.service);
+        }
+        if let Some(server) = &self.radius {
+            let disconnector = server.disconnector();
+            let listed = |session: &radius::Session| {
+                let id = &session.certificate;
+                revoked.contains(&id.issuer, &id.serial)
+            };
+            let ended = disconnector.end("its certificate is on a revocation list", listed);
+            if ended > 0 {
+                tracing::warn!(sessions = ended, "revoked peers have sessions; they end");
+            }
         }
         Ok(())
     }
@@ -105,6 +131,12 @@ pub enum RoleError {
     /// `[authentication-server]`.
     #[error("[authentication-server] {0}")]
     AuthenticationServer(#[from] KeyError),
+    /// Files of `tls-on-host`.
+    #[error("[authentication-server] tls-on-host: {0}")]
+    Certificates(#[from] TlsError),
+    /// Files and key of `tls-on-host` do not go together.
+    #[error("[authentication-server] tls-on-host: {0}")]
+    OnHost(#[from] Unusable),
     /// `[authentication-server.radius]`.
     #[error("[authentication-server.radius] {0}")]
     Radius(#[from] radius::StartError),
@@ -128,8 +160,6 @@ pub fn take_up(node: &mut Node) -> Result<Roles, RoleError> {
     let publisher = middleware
         .as_ref()
         .map(|middleware| middleware.publisher(node.calls().clone()));
-    let admin = AdminHandler::new(node.grid().clone(), middleware.clone(), told.clone());
-    node.register(ADMIN, Arc::new(admin));
     let server = node.config().authentication_server.clone();
     let mut radius = None;
     let mut channel = None;
@@ -156,6 +186,14 @@ pub fn take_up(node: &mut Node) -> Result<Roles, RoleError> {
             Some(pool)
         }
     };
+    let disconnector = radius.as_ref().map(|server| server.disconnector().clone());
+    let admin = AdminHandler::new(
+        node.grid().clone(),
+        middleware.clone(),
+        told.clone(),
+        disconnector,
+    );
+    node.register(ADMIN, Arc::new(admin));
     Ok(Roles {
         middleware,
         publisher,
@@ -178,7 +216,18 @@ pub fn check(config: &Config) -> Result<(), RoleError> {
         Told::open(section)?;
     }
     if let Some(role) = &config.authentication_server {
-        keys::secret(&role.pin)?;
+        let companies = role.companies.iter();
+        let pins = role
+            .pin
+            .iter()
+            .chain(companies.clone().filter_map(|one| one.pin.as_ref()));
+        for pin in pins {
+            keys::secret(pin)?;
+        }
+        let others = companies.filter_map(|one| one.tls_on_host.as_ref());
+        for on_host in role.tls_on_host.iter().chain(others) {
+            certificates(on_host)?;
+        }
     }
     Ok(())
 }
@@ -197,15 +246,17 @@ fn hypervisor(node: &Node) -> Result<Option<Arc<Middleware>>, MiddlewareError> {
     crate::long_step(|| Middleware::new(role, tls, limits, node.grid().clone(), stop)).map(Some)
 }
 
-fn pool(role: &AuthenticationServer, grid: &Arc<Grid>) -> Result<Arc<Pool>, KeyError> {
+fn pool(role: &AuthenticationServer, grid: &Arc<Grid>) -> Result<Arc<Pool>, RoleError> {
     let mut identities = Vec::new();
     for company in &role.companies {
-        let mut identity = Identity::new(
-            &company.name,
-            &company.identity,
-            &keys::secret(&company.pin)?,
-            company.elements.iter().map(|seid| seid.0).collect(),
-        );
+        let made = Made {
+            name: &company.name,
+            label: &company.identity,
+            pin: company.pin.as_ref(),
+            elements: &company.elements,
+            on_host: company.tls_on_host.as_ref(),
+        };
+        let mut identity = made.identity(grid)?;
         identity.realms = company
             .realms
             .iter()
@@ -215,9 +266,14 @@ fn pool(role: &AuthenticationServer, grid: &Arc<Grid>) -> Result<Arc<Pool>, KeyE
         (identity.allow, identity.reply) = (allow, reply);
         identities.push(identity);
     }
-    let pin = keys::secret(&role.pin)?;
-    let elements = role.elements.iter().map(|seid| seid.0).collect();
-    let mut identity = Identity::new(OWN, &role.identity, &pin, elements);
+    let made = Made {
+        name: OWN,
+        label: &role.identity,
+        pin: role.pin.as_ref(),
+        elements: &role.elements,
+        on_host: role.tls_on_host.as_ref(),
+    };
+    let mut identity = made.identity(grid)?;
     let Terms { allow, reply } = terms(&role.allow, &role.reply);
     (identity.allow, identity.reply) = (allow, reply);
     identities.push(identity);
@@ -247,4 +303,86 @@ fn terms(allow: &[Text<Caller>], reply: &config::Reply) -> Terms {
         allow: allow.iter().map(|name| name.0.to_string()).collect(),
         reply: reply.into(),
     }
+}
+
+/// What the revocation lists of `[tls]` and of TLS on the host name.
+fn revoked(config: &Config) -> Result<RevokedCertificates, TlsError> {
+    let tls = config.tls.iter().flat_map(|tls| &tls.crl_files);
+    let role = config.authentication_server.as_ref();
+    let own = role.and_then(|role| role.tls_on_host.as_ref());
+    let companies = role.iter().flat_map(|role| &role.companies);
+    let others = companies.filter_map(|company| company.tls_on_host.as_ref());
+    let on_host = own.into_iter().chain(others);
+    let files = tls.chain(on_host.flat_map(|on_host| &on_host.crl_files));
+    let mut revoked = RevokedCertificates::default();
+    for file in files {
+        for crl in tls::revocation_lists(file)? {
+            revoked.add(&crl);
+        }
+    }
+    Ok(revoked)
+}
+
+/// Certificates and revocation lists of identities whose TLS runs on the host, to be taken at once.
+fn renewals<'p>(
+    pool: &'p Pool,
+    role: &AuthenticationServer,
+) -> Result<Vec<Box<dyn FnOnce() + 'p>>, RoleError> {
+    let mut renewals: Vec<Box<dyn FnOnce() + 'p>> = Vec::new();
+    for (name, on_host) in pool.on_host() {
+        let company = role.companies.iter().find(|company| company.name == name);
+        let section = match company {
+            Some(company) => company.tls_on_host.as_ref(),
+            None if name == OWN => role.tls_on_host.as_ref(),
+            None => None,
+        };
+        if let Some(section) = section {
+            renewals.push(Box::new(on_host.renewed(&certificates(section)?)?));
+        }
+    }
+    Ok(renewals)
+}
+
+/// What an identity is made of.
+struct Made<'c> {
+    name: &'c str,
+    label: &'c str,
+    pin: Option<&'c Text<Secret>>,
+    elements: &'c [Text<Seid>],
+    on_host: Option<&'c config::OnHost>,
+}
+
+impl Made<'_> {
+    fn identity(&self, grid: &Arc<Grid>) -> Result<Identity, RoleError> {
+        let Some(on_host) = self.on_host else {
+            let pin = self.pin.map(|pin| keys::secret(pin)).transpose()?;
+            let elements = self.elements.iter().map(|seid| seid.0).collect();
+            let pin = pin.unwrap_or_default();
+            return Ok(Identity::new(self.name, self.label, &pin, elements));
+        };
+        let key = crate::long_step(|| keys::kept_key(grid, &on_host.key))?;
+        let place = on_host.key.seid.to_string();
+        let tls = OnHost::new(key, &place, &certificates(on_host)?)?;
+        Ok(Identity::on_host(self.name, tls))
+    }
+}
+
+fn certificates(on_host: &config::OnHost) -> Result<Certificates, TlsError> {
+    fn all<T>(
+        files: &[PathBuf],
+        read: fn(&Path) -> Result<Vec<T>, TlsError>,
+    ) -> Result<Vec<T>, TlsError> {
+        let mut all = Vec::new();
+        for file in files {
+            all.extend(read(file)?);
+        }
+        Ok(all)
+    }
+    Ok(Certificates {
+        chain: tls::certificates(&on_host.certificate_file)?,
+        anchors: all(&on_host.anchor_files, tls::certificates)?,
+        crls: all(&on_host.crl_files, tls::revocation_lists)?,
+        policy: on_host.policy(),
+        sessions: on_host.sessions as usize,
+    })
 }

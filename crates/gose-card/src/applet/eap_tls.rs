@@ -10,6 +10,7 @@ mod conversation;
 mod credential;
 mod engine;
 mod exported;
+pub mod host;
 mod identity;
 mod memory;
 mod meter;
@@ -290,12 +291,13 @@ impl EapTlsApplet {
         match (target, payload.first()) {
             (Target::Encrypt { content_type }, _) => {
                 let conversation = self.conversation(0)?;
+                let identity = conversation.identity.clone();
                 let session = conversation.session();
                 let session = session.ok_or(StatusWord::CONDITIONS_NOT_SATISFIED)?;
                 let sealed = session.encrypt(content_type, &payload)?;
                 if session.engine().is_none() {
                     // A fatal alert: the session is not resumed either (RFC 8446, 6.2).
-                    conversation.identity.forget_session();
+                    session.forget(&identity);
                 }
                 Ok(Response::ok(sealed))
             }

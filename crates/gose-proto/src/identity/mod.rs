@@ -9,6 +9,7 @@ mod certificate;
 mod crypto;
 pub mod eap_frames;
 mod peer;
+mod revocation;
 mod spiffe;
 #[cfg(test)]
 mod testing;
@@ -19,6 +20,7 @@ pub use binding::{Form, VmBinding};
 pub use certificate::{Certificate, CertificateError};
 pub use crypto::{Crypto, KeyHash, KeyHashError};
 pub use peer::{IssuerError, PeerIdentity, issuer_key};
+pub use revocation::RevokedCertificates;
 pub use spiffe::{SpiffeError, SpiffeId, VmName, is_trust_domain};
 pub use token::{Anchor, Freshness, Generations, Place, TokenError, VerifiedToken, VmAuthToken};
 pub use vm::{HypervisorId, HypervisorIdError, VmId, VmIdError};

@@ -1,5 +1,7 @@
 //! Requests to a server, checked: what passes here has the right secret behind it.
 
+use std::net::IpAddr;
+
 use super::{
     attribute::Type,
     authenticator::{RequestAuthenticator, Secret},
@@ -39,6 +41,19 @@ pub enum Discard {
 }
 
 impl Discard {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::Malformed,
+        Self::UnexpectedCode,
+        Self::NoMessageAuthenticator,
+        Self::WrongMessageAuthenticator,
+        Self::WrongAuthenticator,
+        Self::ReplayedState,
+        Self::ForeignState,
+        Self::InProgress,
+        Self::Overload,
+    ];
+
     /// The cause as a label of a metric.
     #[must_use]
     pub fn label(self) -> &'static str {
@@ -141,11 +156,24 @@ impl<'a> Verified<'a> {
             calling: text(Type::CALLING_STATION_ID),
             called: text(Type::CALLED_STATION_ID),
             nas: text(Type::NAS_IDENTIFIER),
+            nas_address: self.nas_address(),
+            user: text(Type::USER_NAME),
             framed_mtu: self
                 .packet
                 .first(Type::FRAMED_MTU)
                 .and_then(|attribute| attribute.integer()),
         }
+    }
+}
+
+impl Verified<'_> {
+    fn nas_address(&self) -> Option<IpAddr> {
+        let packet = self.packet();
+        let four = packet.first(Type::NAS_IP_ADDRESS);
+        let four = four.and_then(|attribute| <[u8; 4]>::try_from(attribute.value).ok());
+        let six = packet.first(Type::NAS_IPV6_ADDRESS);
+        let six = six.and_then(|attribute| <[u8; 16]>::try_from(attribute.value).ok());
+        four.map(IpAddr::from).or_else(|| six.map(IpAddr::from))
     }
 }
 
@@ -158,6 +186,10 @@ pub struct Station {
     pub called: String,
     /// NAS-Identifier.
     pub nas: String,
+    /// NAS-IP-Address or NAS-IPv6-Address.
+    pub nas_address: Option<IpAddr>,
+    /// User-Name: what the peer says it is called.
+    pub user: String,
     /// Framed-MTU: the greatest EAP packet the link carries, in bytes (RFC 3579, 2.4).
     pub framed_mtu: Option<u32>,
 }
@@ -171,6 +203,8 @@ pub struct Accounting {
     pub session: String,
     /// User-Name.
     pub user: String,
+    /// Class of the Access-Accept that began the session.
+    pub class: Vec<u8>,
     /// Where.
     pub station: Station,
     /// Bytes from the peer, gigawords included.
@@ -204,6 +238,10 @@ impl Accounting {
             status: integer(Type::ACCT_STATUS_TYPE),
             session: text(Type::ACCT_SESSION_ID),
             user: text(Type::USER_NAME),
+            class: packet
+                .first(Type::CLASS)
+                .map(|attribute| attribute.value.to_vec())
+                .unwrap_or_default(),
             station: request.station(),
             input_bytes: wide(Type::ACCT_INPUT_OCTETS, Type::ACCT_INPUT_GIGAWORDS),
             output_bytes: wide(Type::ACCT_OUTPUT_OCTETS, Type::ACCT_OUTPUT_GIGAWORDS),

@@ -178,8 +178,8 @@ impl EapChannel {
                 element_echo(stream, &mut conversation).await
             }
             Service::Echo | Service::Discard => {
-                let outcomes = conversation.use_element(scripts::session_keys()).await;
-                let keys = scripts::read_session_keys(&outcomes.map_err(Broken::Refused)?)?;
+                let keys = conversation.session_keys().await;
+                let keys = keys.map_err(Broken::Refused)?;
                 // The element is free for the next conversation.
                 drop(conversation);
                 send(stream, &success.packet).await?;

@@ -1,38 +1,32 @@
-//! One EAP-TLS conversation between a peer and a server element.
+//! One EAP-TLS conversation between a peer and the server.
 //!
 //! Host and element share the work so that the element is asked seldom, in scripts: the host answers the peer's
-//! identity with EAP-TLS Start, acknowledges the peer's fragments and hands out the element's; the element gets whole
-//! flights. It is taken only when the peer's first TLS message is there, so that silent peers and those that want
+//! identity with EAP-TLS Start, acknowledges the peer's fragments and hands out the server's; TLS gets whole flights.
+//! An element is taken only when the peer's first TLS message is there, so that silent peers and those that want
 //! another method cost no element.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
-};
+use std::sync::Arc;
 
 use gose_element::{
-    Outcomes, Script, Seid, announced,
-    drive::eap_tls::{Reply, scripts},
+    Outcomes, Script,
+    drive::eap_tls::{Reply, SessionKeys},
 };
 use gose_proto::{
     eap::{Code, Fragment, Hello, Packet, Reassembled, Reassembler, Type},
     identity::{Certificate, Form, VmAuthToken},
 };
-use zeroize::Zeroizing;
 
 use super::{
-    EapConversation, Facts, Pending, Success, Turn,
-    pool::{Acquaintance, Claim, Members},
+    CertificateId, EapConversation, Facts, Pending, Success, Turn,
+    tls::{Broken, Ended, Tls},
+    verdict::{Verdict, Verdicts},
 };
-use crate::grid::{Lease, Ran, Refusal};
 
 /// Fragments that a flight of the peer may have.
 const MAX_FRAGMENTS: usize = 700;
 
 /// A conversation.
 pub struct Conversation {
-    members: Arc<Members>,
-    acquaintance: Acquaintance,
     phase: Phase,
     /// Identifier of the request that is open.
     identifier: u8,
@@ -40,19 +34,19 @@ pub struct Conversation {
     arriving: Vec<Vec<u8>>,
     /// What those fragments say together.
     joined: Reassembler,
-    claimed: Option<Claimed>,
+    /// Where TLS runs.
+    tls: Tls,
     hello: Option<Hello>,
     /// The last alert that went over the line in the clear.
     alert: Option<u8>,
+    verdict: Verdict,
+    verdicts: Arc<Verdicts>,
 }
 
-/// What a conversation holds of the pool; gives it back when it is dropped.
-struct Claimed {
-    members: Arc<Members>,
-    seid: Seid,
-    claim: Arc<Claim>,
-    took: Duration,
-    healthy: bool,
+impl Drop for Conversation {
+    fn drop(&mut self) {
+        self.verdicts.add(self.verdict);
+    }
 }
 
 enum Phase {
@@ -60,64 +54,79 @@ enum Phase {
     Idle,
     /// The peer was told to start; its identity waits for an element.
     Started { identity: Vec<u8> },
-    /// TLS runs in the element.
+    /// TLS runs.
     Running {
-        /// Fragments of the element's flight that the peer did not ask for yet, last one first.
+        /// Fragments of the server's flight that the peer did not ask for yet, last one first.
         leaving: Vec<Vec<u8>>,
     },
     /// A verdict is out.
     Over,
 }
 
-/// Why a conversation fails.
-struct Broken(String);
-
-impl Drop for Claimed {
-    fn drop(&mut self) {
-        self.members
-            .give_back(self.seid, &self.claim, self.took, self.healthy);
-    }
-}
-
 impl EapConversation for Conversation {
     fn receive<'a>(&'a mut self, response: &'a [u8]) -> Pending<'a, Turn> {
-        Box::pin(self.take(response))
+        Box::pin(async move {
+            let turn = self.take(response).await;
+            match &turn {
+                Turn::Success(_) => self.verdict = Verdict::Accepted,
+                Turn::Failure { .. } => self.verdict = Verdict::Rejected,
+                _ => {}
+            }
+            turn
+        })
     }
 
     fn element(&self) -> String {
-        self.claimed
-            .as_ref()
-            .map(|claimed| claimed.seid.to_string())
-            .unwrap_or_default()
+        self.tls.place()
     }
 }
 
 impl Conversation {
-    pub(super) fn new(members: Arc<Members>, acquaintance: Acquaintance) -> Self {
+    pub(super) fn new(tls: Tls, verdicts: Arc<Verdicts>) -> Self {
         Self {
-            members,
-            acquaintance,
             phase: Phase::Idle,
             identifier: 0,
             arriving: Vec::new(),
             joined: Reassembler::default(),
-            claimed: None,
+            tls,
             hello: None,
             alert: None,
+            verdict: Verdict::Abandoned,
+            verdicts,
         }
     }
 
-    /// Runs a script on the element after EAP-Success, for as long as this conversation holds it: keys for
-    /// the session, records.
+    /// Runs a script on the element after EAP-Success, for as long as this conversation holds it: records.
     ///
     /// # Errors
-    /// Why not, for the record: no success yet, the element failed, or another conversation has it.
+    /// Why not, for the record: no success yet, TLS runs on the host, the element failed, or another conversation
+    /// has it.
     pub async fn use_element(&mut self, script: Script) -> Result<Outcomes, String> {
-        if !matches!(self.phase, Phase::Over) || self.claimed.is_none() {
-            return Err("the conversation has no element".into());
+        self.is_over()?;
+        match &mut self.tls {
+            Tls::Element(element) => {
+                let done = element.run(false, script).await;
+                done.map_err(|Broken(reason)| reason)
+            }
+            Tls::Host(_) => Err("TLS runs on the host: no element has the session".into()),
         }
-        let done = self.run(false, script).await;
-        done.map_err(|Broken(reason)| reason)
+    }
+
+    /// The keys of the session, after EAP-Success, once.
+    ///
+    /// # Errors
+    /// As [`Conversation::use_element`].
+    pub async fn session_keys(&mut self) -> Result<SessionKeys, String> {
+        self.is_over()?;
+        let keys = self.tls.session_keys().await;
+        keys.map_err(|Broken(reason)| reason)
+    }
+
+    fn is_over(&self) -> Result<(), String> {
+        match self.phase {
+            Phase::Over => Ok(()),
+            _ => Err("the conversation had no success yet".into()),
+        }
     }
 
     async fn take(&mut self, response: &[u8]) -> Turn {
@@ -181,21 +190,21 @@ impl Conversation {
         }
     }
 
-    /// The peer's flight is whole: the element's turn.
+    /// The peer's flight is whole: the server's turn.
     async fn flight(&mut self, last: &[u8]) -> Result<Turn, Broken> {
-        if self.claimed.is_none() && !self.claim().await {
+        if !self.tls.is_ready().await {
             return Ok(Turn::Busy);
         }
         let mut flight = std::mem::take(&mut self.arriving);
         flight.push(last.to_vec());
-        let reply = match std::mem::replace(&mut self.phase, Phase::Over) {
+        let begins = match std::mem::replace(&mut self.phase, Phase::Over) {
             Phase::Started { identity } => {
                 flight.insert(0, identity);
-                self.deliver(&flight, true).await?
+                true
             }
-            _ => self.deliver(&flight, false).await?,
+            _ => false,
         };
-        let packet = match reply {
+        let packet = match self.tls.deliver(&flight, begins).await? {
             Reply::Packet(packet) => packet,
             Reply::Discarded => {
                 self.phase = Phase::Running {
@@ -203,106 +212,20 @@ impl Conversation {
                 };
                 return Ok(Turn::Discarded);
             }
-            Reply::Taken => return Err(self.sick("the element took a flight without an answer")),
+            Reply::Taken => return Err(self.tls.sick("a flight was taken without an answer")),
         };
         let code = Packet::parse(&packet).map(|(parsed, _)| parsed.code);
         match code {
             Ok(Code::Request) => self.pass_on(packet).await,
             Ok(Code::Success) => self.finish(packet).await,
             Ok(Code::Failure) => Ok(self.refused(packet)),
-            _ => Err(self.sick("the element's answer is no EAP packet")),
+            _ => Err(self.tls.sick("the answer is no EAP packet")),
         }
     }
 
-    async fn claim(&mut self) -> bool {
-        let Some((seid, claim)) = self.members.claim(self.acquaintance).await else {
-            return false;
-        };
-        let members = self.members.clone();
-        self.claimed = Some(Claimed {
-            members,
-            seid,
-            claim,
-            took: Duration::ZERO,
-            healthy: true,
-        });
-        true
-    }
-
-    /// Packets to the element, opened first where it begins with this conversation.
-    async fn deliver(&mut self, packets: &[Vec<u8>], begins: bool) -> Result<Reply, Broken> {
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map(|time| time.as_secs())
-            .unwrap_or_default();
-        let deliver = scripts::deliver(packets, u32::try_from(now).ok());
-        let outcomes = self.run(begins, deliver).await?;
-        scripts::reply(&outcomes).map_err(|error| self.sick(&error.to_string()))
-    }
-
-    /// Runs a script on the element, behind its opening where the conversation begins.
-    async fn run(&mut self, begins: bool, script: Script) -> Result<Outcomes, Broken> {
-        let Some(claimed) = &mut self.claimed else {
-            return Err(Broken("no element".into()));
-        };
-        let mut place = claimed.claim.held.lock().await;
-        let Some(held) = place.as_mut() else {
-            return Err(Broken(
-                "the element was given to another conversation: the peer was silent".into(),
-            ));
-        };
-        let mut steps = if begins {
-            self.members.opening(held)
-        } else {
-            Vec::new()
-        };
-        let opening = steps.len();
-        steps.extend(script.steps);
-        if steps.len() > Script::MAX_STEPS {
-            return Err(Broken("a flight of too many fragments".into()));
-        }
-        let begun = Instant::now();
-        let Ran { mut done, refused } = run_announced(&mut held.lease, Script::new(steps)).await;
-        claimed.took += begun.elapsed();
-        claimed.claim.used_now();
-        let opened = done.len() > opening;
-        held.opened |= opened;
-        if let Some(refusal) = refused {
-            claimed.healthy = false;
-            return Err(Broken(format!("element: {refusal}")));
-        }
-        if !opened {
-            claimed.healthy = false;
-            let sw = done
-                .last()
-                .and_then(Option::as_ref)
-                .map(|outcome| outcome.sw);
-            return Err(Broken(format!(
-                "the element does not open ({sw:?}); look at its PIN and its identity's label"
-            )));
-        }
-        done.drain(..opening);
-        Ok(Outcomes { done, failed: None })
-    }
-
-    /// The element's flight: its first fragment goes out, the others wait here.
+    /// The server's flight: its first fragment goes out, the others wait here.
     async fn pass_on(&mut self, first: Vec<u8>) -> Result<Turn, Broken> {
-        let rest = scripts::fetch_rest(&first).map_err(|error| self.sick(&error.to_string()))?;
-        let mut leaving = Vec::new();
-        if !rest.steps.is_empty() {
-            let expected = rest.steps.len();
-            let outcomes = self.run(false, rest).await?;
-            leaving.extend(
-                outcomes
-                    .done
-                    .into_iter()
-                    .flatten()
-                    .map(|outcome| outcome.body),
-            );
-            if leaving.len() != expected {
-                return Err(self.sick("fragments of the element are missing"));
-            }
-        }
+        let mut leaving = self.tls.rest_of(&first).await?;
         self.look_at(std::iter::once(&first).chain(&leaving));
         leaving.reverse();
         self.identifier = first.get(1).copied().unwrap_or_default();
@@ -310,7 +233,7 @@ impl Conversation {
         Ok(Turn::Request(first))
     }
 
-    /// Reads what the element's flight tells in the clear, for the record.
+    /// Reads what the server's flight tells in the clear, for the record.
     fn look_at<'p>(&mut self, packets: impl Iterator<Item = &'p Vec<u8>>) {
         let mut flight = Vec::new();
         for packet in packets {
@@ -323,35 +246,21 @@ impl Conversation {
         }
     }
 
-    /// EAP-Success of the element: keys, the peer's certificate, policy.
+    /// EAP-Success: keys, the peer's certificate, policy.
     async fn finish(&mut self, packet: Vec<u8>) -> Result<Turn, Broken> {
-        let mut steps = scripts::msk().steps;
-        steps.extend([
-            scripts::exported(SESSION_ID),
-            scripts::exported(PEER_CERTIFICATE),
-        ]);
-        let script = Script::new(steps.into_iter().map(gose_element::Step::append).collect());
-        let outcomes = self.run(false, script).await?;
-        let told: Vec<Zeroizing<Vec<u8>>> = outcomes
-            .done
-            .into_iter()
-            .flatten()
-            .filter(|o| o.sw.value() == 0x9000)
-            .map(|o| Zeroizing::new(o.body))
-            .collect();
-        let [msk, session_id, certificate] = told.as_slice() else {
-            return Err(self.sick("the element does not give keys and certificate"));
-        };
-        let msk = <[u8; 64]>::try_from(msk.as_slice())
-            .map_err(|_| self.sick("the element's MSK has not 64 bytes"))?;
-        let msk = Zeroizing::new(msk);
-        let peer = certified_name(certificate)?;
-        if !self.members.admits(&peer) {
+        let Ended {
+            msk,
+            session_id,
+            certificate,
+        } = self.tls.ended().await?;
+        let Identified { name, serial } = certified(&certificate)?;
+        if !self.tls.admits(&name) {
             return Err(Broken(format!(
-                "policy of {} does not admit {peer}",
-                self.members.identity.name
+                "policy of {} does not admit {name}",
+                self.tls.identity().name
             )));
         }
+        let reply = self.tls.reply();
         self.phase = Phase::Over;
         let hello = self.hello.unwrap_or(Hello {
             version: 0,
@@ -361,13 +270,14 @@ impl Conversation {
         Ok(Turn::Success(Box::new(Success {
             packet,
             msk,
-            peer,
-            reply: self.members.reply(),
+            peer: name,
+            certificate: serial,
+            reply,
             facts: Facts {
                 version: hello.version,
                 suite: hello.suite,
                 resumed: hello.resumed,
-                session_id: session_id.to_vec(),
+                session_id,
             },
         })))
     }
@@ -376,17 +286,9 @@ impl Conversation {
         self.phase = Phase::Over;
         let reason = match self.alert {
             Some(alert) => format!("TLS alert {alert}"),
-            None => "the element refuses".into(),
+            None => "TLS refuses".into(),
         };
         Turn::Failure { packet, reason }
-    }
-
-    /// An element that does not do what it should rests.
-    fn sick(&mut self, reason: &str) -> Broken {
-        if let Some(claimed) = &mut self.claimed {
-            claimed.healthy = false;
-        }
-        Broken(reason.into())
     }
 
     fn request(&mut self, identifier: u8, data: &[u8]) -> Turn {
@@ -396,7 +298,7 @@ impl Conversation {
 
     fn fail(&mut self, packet: &Packet<'_>, reason: String) -> Turn {
         self.phase = Phase::Over;
-        self.claimed = None;
+        self.tls.let_go();
         Turn::Failure {
             packet: Packet::failure(packet.identifier).encode(),
             reason,
@@ -404,13 +306,16 @@ impl Conversation {
     }
 }
 
-/// Get-Exported-Parameter: Session-Id, and the certificate that the element verified.
-const SESSION_ID: u8 = 0x04;
-const PEER_CERTIFICATE: u8 = 0x84;
+/// What a verified certificate says of its holder.
+struct Identified {
+    /// The name that policy knows it by: the SPIFFE identifier, or the common name.
+    name: String,
+    /// Its certificate among those of its issuer.
+    serial: CertificateId,
+}
 
-/// The name that policy knows a peer by: the SPIFFE identifier, or the common name. A token in attachment form
-/// counts at its hypervisor alone.
-fn certified_name(certificate: &[u8]) -> Result<String, Broken> {
+/// Reads a certificate that TLS verified. A token in attachment form counts at its hypervisor alone.
+fn certified(certificate: &[u8]) -> Result<Identified, Broken> {
     if VmAuthToken::parse(certificate).is_ok_and(|token| token.binding().form == Form::Attachment) {
         return Err(Broken(
             "a token in attachment form is no identity here".into(),
@@ -420,44 +325,23 @@ fn certified_name(certificate: &[u8]) -> Result<String, Broken> {
         Broken(format!("the peer's certificate: {error}"))
     };
     let certificate = Certificate::parse(certificate).map_err(unreadable)?;
-    match certificate.spiffe().map_err(unreadable)? {
-        Some(spiffe) => Ok(spiffe.to_string()),
+    let name = match certificate.spiffe().map_err(unreadable)? {
+        Some(spiffe) => spiffe.to_string(),
         // What looks like an identifier must be one.
         None => match certificate.common_name().map_err(unreadable)? {
-            name if name.starts_with("spiffe:") => Err(Broken(
-                "the peer's common name poses as a SPIFFE identifier".into(),
-            )),
-            name => Ok(name.to_owned()),
+            name if name.starts_with("spiffe:") => {
+                return Err(Broken(
+                    "the peer's common name poses as a SPIFFE identifier".into(),
+                ));
+            }
+            name => name.to_owned(),
         },
-    }
-}
-
-/// A script on a leased element; what the card announces by `9Fxx` is fetched too.
-async fn run_announced(lease: &mut Lease, script: Script) -> Ran {
-    let Ran { done, mut refused } = lease.run(script.clone()).await;
-    let mut outcomes = Outcomes { done, failed: None };
-    while refused.is_none()
-        && let Some(fetching) = announced::fetch(&script, &outcomes)
-    {
-        let ran = lease.run(fetching).await;
-        let fetched = Outcomes {
-            done: ran.done,
-            failed: None,
-        };
-        announced::join(&script, &mut outcomes, fetched);
-        refused = ran
-            .refused
-            .or_else(|| outcomes.failed.take().map(Refusal::Element));
-        if refused.is_none()
-            && let Some(rest) = announced::rest(&script, &outcomes)
-        {
-            let ran = lease.run(rest).await;
-            outcomes.done.extend(ran.done);
-            refused = ran.refused;
-        }
-    }
-    Ran {
-        done: outcomes.done,
-        refused,
-    }
+    };
+    Ok(Identified {
+        name,
+        serial: CertificateId {
+            issuer: certificate.issuer().to_vec(),
+            serial: certificate.serial().to_vec(),
+        },
+    })
 }

@@ -1,6 +1,6 @@
 //! The joint between what carries EAP and what answers it.
 
-use std::{future::Future, pin::Pin};
+use std::{future::Future, pin::Pin, time::Duration};
 
 use gose_proto::radius::{Type, request::Station};
 use zeroize::Zeroizing;
@@ -33,12 +33,12 @@ pub struct Begin {
 #[error("no identity serves this realm")]
 pub struct NoRealm;
 
-/// One conversation. It holds an element from the peer's first TLS message on, until it is dropped.
+/// One conversation. With TLS in elements it holds one from the peer's first TLS message on, until it is dropped.
 pub trait EapConversation: Send {
     /// Takes a response of the peer.
     fn receive<'a>(&'a mut self, response: &'a [u8]) -> Pending<'a, Turn>;
 
-    /// The element that has it, for the record; empty while none has.
+    /// The element that has it, for the record; empty while none has. With TLS on the host: the one with the key.
     fn element(&self) -> String;
 }
 
@@ -67,12 +67,47 @@ pub struct Success {
     pub packet: Vec<u8>,
     /// MSK.
     pub msk: Zeroizing<[u8; 64]>,
-    /// The name in the certificate that the element verified.
+    /// The name in the certificate that was verified.
     pub peer: String,
+    /// That certificate.
+    pub certificate: CertificateId,
     /// What policy gives to this peer.
     pub reply: Vec<(Type, Vec<u8>)>,
     /// For the record, and for EAP-Key-Name.
     pub facts: Facts,
+}
+
+impl Default for Success {
+    fn default() -> Self {
+        Self {
+            packet: Vec::new(),
+            msk: Zeroizing::new([0; 64]),
+            peer: String::new(),
+            certificate: CertificateId::default(),
+            reply: Vec::new(),
+            facts: Facts::default(),
+        }
+    }
+}
+
+impl Success {
+    /// After what time the peer authenticates again.
+    #[must_use]
+    pub fn session_timeout(&self) -> Option<Duration> {
+        let mut reply = self.reply.iter();
+        let (_, value) = reply.find(|(kind, _)| *kind == Type::SESSION_TIMEOUT)?;
+        let seconds = u32::from_be_bytes(value.as_slice().try_into().ok()?);
+        Some(Duration::from_secs(seconds.into()))
+    }
+}
+
+/// A certificate, as revocation lists name it (RFC 5280, 5.1.2.3 and 5.1.2.6).
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct CertificateId {
+    /// The issuer's name in DER.
+    pub issuer: Vec<u8>,
+    /// Content octets of the serial number.
+    pub serial: Vec<u8>,
 }
 
 /// What is known of a TLS session.

@@ -1,9 +1,12 @@
 //! An identity of the server: one company's name, certificate and policy (the paper's credential object).
 
+use std::sync::Arc;
+
 use gose_element::{Seid, drive::eap_tls::AID};
 use gose_proto::radius::Type;
 use zeroize::Zeroizing;
 
+use super::{OnHost, Revoked};
 use crate::config;
 
 /// What the server is for one company. Certificate, anchors, revocation lists and TLS policy are in the
@@ -25,6 +28,10 @@ pub struct Identity {
     pub allow: Vec<String>,
     /// What clients are told about those who come in.
     pub reply: Reply,
+    /// TLS on the host in place of the elements.
+    pub on_host: Option<Arc<OnHost>>,
+    /// Names that were taken back, whatever `allow` says.
+    pub revoked: Arc<Revoked>,
 }
 
 impl Identity {
@@ -40,6 +47,17 @@ impl Identity {
             pin: Zeroizing::new(pin.to_vec()),
             allow: vec!["*".into()],
             reply: Reply::default(),
+            on_host: None,
+            revoked: Arc::default(),
+        }
+    }
+
+    /// An identity whose TLS runs on the host and that lets in whoever has a certificate.
+    #[must_use]
+    pub fn on_host(name: &str, tls: OnHost) -> Self {
+        Self {
+            on_host: Some(Arc::new(tls)),
+            ..Self::new(name, "", b"", Vec::new())
         }
     }
 
@@ -74,6 +92,8 @@ pub struct Reply {
     pub vlan: Option<u16>,
     /// After so many seconds the peer authenticates again.
     pub session_timeout: Option<u32>,
+    /// The session ends then: without Termination-Action RADIUS-Request.
+    pub session_ends: bool,
     /// Name of a filter that the client knows.
     pub filter: Option<String>,
 }
@@ -83,6 +103,7 @@ impl From<&config::Reply> for Reply {
         Self {
             vlan: reply.vlan,
             session_timeout: reply.session_timeout_s.map(u32::from),
+            session_ends: reply.session_ends,
             filter: reply.filter.clone(),
         }
     }
@@ -101,8 +122,9 @@ impl Reply {
         }
         if let Some(seconds) = self.session_timeout {
             attributes.push((Type::SESSION_TIMEOUT, seconds.to_be_bytes().to_vec()));
-            // RADIUS-Request: authenticate again rather than disconnect (RFC 3580, 3.17).
-            attributes.push((Type::TERMINATION_ACTION, vec![0, 0, 0, 1]));
+            // Default, or RADIUS-Request: authenticate again rather than disconnect (RFC 3580, 3.17).
+            let action = u8::from(!self.session_ends);
+            attributes.push((Type::TERMINATION_ACTION, vec![0, 0, 0, action]));
         }
         if let Some(filter) = &self.filter {
             attributes.push((Type::FILTER_ID, filter.clone().into_bytes()));
@@ -149,10 +171,12 @@ mod tests {
         let reply = Reply {
             vlan: Some(42),
             session_timeout: Some(60),
+            session_ends: true,
             filter: Some("vms".into()),
         };
         let kinds: Vec<u8> = reply.attributes().iter().map(|(kind, _)| kind.0).collect();
         assert_eq!(kinds, [64, 65, 81, 27, 29, 11]);
         assert_eq!(reply.attributes()[2].1, b"42");
+        assert_eq!(reply.attributes()[4].1, [0, 0, 0, 0]);
     }
 }

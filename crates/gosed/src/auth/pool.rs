@@ -19,7 +19,12 @@ use gose_proto::radius::{Type, request::Station};
 use tokio::sync::Notify;
 
 use super::{
-    Authenticators, Begin, Conversation, EapConversation, Identity, NoRealm, Reply, realm,
+    Authenticators, Begin, Conversation, EapConversation, Identity, NoRealm, OnHost, Reply,
+    Revoked, Verdicts,
+    element::ElementTls,
+    host::{Host, HostTls},
+    realm,
+    tls::Tls,
 };
 use crate::grid::{Eviction, Grid, Lease, Names, Peer, Plane};
 
@@ -48,7 +53,45 @@ impl Tuning {
 
 /// The server elements of a node, by identity.
 pub struct Pool {
-    identities: Vec<Arc<Members>>,
+    identities: Vec<Served>,
+    revoked: Arc<Revoked>,
+    verdicts: Arc<Verdicts>,
+}
+
+/// An identity, by where its TLS runs.
+enum Served {
+    Elements(Arc<Members>),
+    Host(Arc<Host>),
+}
+
+impl Served {
+    fn identity(&self) -> &Identity {
+        match self {
+            Self::Elements(members) => &members.identity,
+            Self::Host(host) => &host.identity,
+        }
+    }
+
+    fn terms(&self) -> &ArcSwap<Terms> {
+        match self {
+            Self::Elements(members) => &members.terms,
+            Self::Host(host) => &host.terms,
+        }
+    }
+
+    fn tuning(&self) -> &ArcSwap<Tuning> {
+        match self {
+            Self::Elements(members) => &members.tuning,
+            Self::Host(host) => &host.tuning,
+        }
+    }
+
+    fn elements(&self) -> Option<&Arc<Members>> {
+        match self {
+            Self::Elements(members) => Some(members),
+            Self::Host(_) => None,
+        }
+    }
 }
 
 /// Who may come in under an identity, and what is said of them.
@@ -58,6 +101,21 @@ pub struct Terms {
     pub allow: Vec<String>,
     /// What clients are told about those who come in.
     pub reply: Reply,
+}
+
+impl Terms {
+    fn of(identity: &Identity) -> Self {
+        Self {
+            allow: identity.allow.clone(),
+            reply: identity.reply.clone(),
+        }
+    }
+
+    /// Whether a certified name may come in.
+    pub(super) fn admits(&self, name: &str) -> bool {
+        let mut allow = self.allow.iter();
+        allow.any(|allowed| allowed == "*" || allowed == name)
+    }
 }
 
 /// The elements of one identity.
@@ -127,13 +185,25 @@ impl Pool {
     /// as it lives.
     #[must_use]
     pub fn new(grid: &Arc<Grid>, identities: Vec<Identity>, tuning: &Tuning) -> Arc<Self> {
-        let members = identities
-            .into_iter()
-            .map(|identity| Members::new(grid, identity, tuning));
-        let pool = Arc::new(Self {
-            identities: members.collect(),
+        let revoked: Arc<Revoked> = Arc::default();
+        let served = identities.into_iter().map(|mut identity| {
+            identity.revoked = revoked.clone();
+            match identity.on_host.take() {
+                Some(on_host) => Served::Host(Arc::new(Host {
+                    on_host,
+                    terms: ArcSwap::from_pointee(Terms::of(&identity)),
+                    tuning: ArcSwap::from_pointee(tuning.clone()),
+                    identity,
+                })),
+                None => Served::Elements(Members::new(grid, identity, tuning)),
+            }
         });
-        for members in &pool.identities {
+        let pool = Arc::new(Self {
+            identities: served.collect(),
+            revoked: revoked.clone(),
+            verdicts: Arc::default(),
+        });
+        for members in pool.identities.iter().filter_map(Served::elements) {
             tokio::spawn(watch(members.peer.clone(), Arc::downgrade(members)));
         }
         pool
@@ -141,13 +211,25 @@ impl Pool {
 
     /// Takes other terms of the identities, by their names, and other times; from now on they count.
     pub fn reload(&self, terms: &[(&str, Terms)], tuning: &Tuning) {
-        for members in &self.identities {
-            members.tuning.store(Arc::new(tuning.clone()));
-            let named = |(name, _): &&(&str, Terms)| members.identity.name == *name;
+        for served in &self.identities {
+            served.tuning().store(Arc::new(tuning.clone()));
+            let named = |(name, _): &&(&str, Terms)| served.identity().name == *name;
             if let Some((_, terms)) = terms.iter().find(named) {
-                members.terms.store(Arc::new(terms.clone()));
+                served.terms().store(Arc::new(terms.clone()));
             }
         }
+    }
+
+    /// Names that are not let in, by whatever identity.
+    #[must_use]
+    pub fn revoked(&self) -> &Arc<Revoked> {
+        &self.revoked
+    }
+
+    /// How conversations ended.
+    #[must_use]
+    pub fn verdicts(&self) -> &Arc<Verdicts> {
+        &self.verdicts
     }
 
     /// Every element, identity by identity.
@@ -161,7 +243,16 @@ impl Pool {
                 .map(move |state| (name.clone(), state))
                 .collect::<Vec<_>>()
         };
-        self.identities.iter().flat_map(of).collect()
+        let elements = self.identities.iter().filter_map(Served::elements);
+        elements.flat_map(of).collect()
+    }
+
+    /// The identities whose TLS runs on the host, by name.
+    pub fn on_host(&self) -> impl Iterator<Item = (&str, &Arc<OnHost>)> {
+        self.identities.iter().filter_map(|served| match served {
+            Served::Host(host) => Some((host.identity.name.as_str(), &host.on_host)),
+            Served::Elements(_) => None,
+        })
     }
 
     /// Begins a conversation. `peer` is what is known of who is at the other end, in whatever words: it gets the
@@ -170,14 +261,15 @@ impl Pool {
     /// # Errors
     /// [`NoRealm`].
     pub fn conversation(&self, identity: &str, peer: &str) -> Result<Conversation, NoRealm> {
-        let members = Identity::choose(
-            &self.identities,
-            |members| &members.identity,
-            &realm(identity),
-        )
-        .ok_or(NoRealm)?;
-        let acquaintance = Acquaintance::of(identity, peer);
-        Ok(Conversation::new(members.clone(), acquaintance))
+        let served = Identity::choose(&self.identities, Served::identity, &realm(identity));
+        let tls = match served.ok_or(NoRealm)? {
+            Served::Elements(members) => {
+                let acquaintance = Acquaintance::of(identity, peer);
+                Tls::Element(ElementTls::new(members.clone(), acquaintance))
+            }
+            Served::Host(host) => Tls::Host(Box::new(HostTls::new(host.clone()))),
+        };
+        Ok(Conversation::new(tls, self.verdicts.clone()))
     }
 }
 
@@ -203,10 +295,7 @@ impl Members {
             elements: Mutex::new(identity.elements.iter().map(element).collect()),
             peer: Peer::new(grid.new_sid(), Names::Operator),
             grid: grid.clone(),
-            terms: ArcSwap::from_pointee(Terms {
-                allow: identity.allow.clone(),
-                reply: identity.reply.clone(),
-            }),
+            terms: ArcSwap::from_pointee(Terms::of(&identity)),
             identity,
             tuning: ArcSwap::from_pointee(tuning.clone()),
             freed: Notify::new(),
@@ -218,10 +307,7 @@ impl Members {
     /// Whether a certified name may come in.
     pub(super) fn admits(&self, name: &str) -> bool {
         let terms = self.terms.load();
-        terms
-            .allow
-            .iter()
-            .any(|allowed| allowed == "*" || allowed == name)
+        !self.identity.revoked.contains(name) && terms.admits(name)
     }
 
     /// What clients are told about those who come in.

@@ -10,6 +10,8 @@ mod generations;
 mod hypervisor;
 mod key_store;
 mod limits;
+mod metrics;
+mod on_host;
 mod radius;
 mod slot;
 mod tls;
@@ -30,6 +32,8 @@ pub use generations::{Generations, Publisher, Unknown};
 pub use hypervisor::{Called, Creator, Driver, Guest, Hypervisor, Image};
 pub use key_store::KeyStore;
 pub use limits::Limits;
+pub use metrics::{Metrics, MetricsAddress};
+pub use on_host::{OnHost, Version as TlsVersion};
 pub use radius::{Overload, RadSec, Radius, RadiusClient};
 pub use slot::{Reader, Slot, SlotKind};
 pub use tls::{KeyReference, KeySlot, Secret, Tls, TlsKey, TrustDomain};
@@ -65,6 +69,9 @@ pub struct Config {
     /// The authentication server's role.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub authentication_server: Option<AuthenticationServer>,
+    /// Figures for Prometheus.
+    #[serde(default)]
+    pub metrics: Metrics,
     /// Rules for applications on every slot, after the slot's own.
     #[serde(default, rename = "aid")]
     pub aids: Vec<AidRule>,
@@ -204,6 +211,25 @@ impl Config {
         toml::to_string_pretty(self).unwrap_or_else(|error| format!("# {error}\n"))
     }
 
+    /// Files of the node's own certificates, by what they are for.
+    #[must_use]
+    pub fn own_certificates(&self) -> Vec<(String, PathBuf)> {
+        let tls = self.tls.as_ref();
+        let own = tls.map(|tls| ("tls".to_owned(), tls.certificate_file.clone()));
+        let role = self.authentication_server.as_ref();
+        let server = role.and_then(|role| role.tls_on_host.as_ref());
+        let server = server.map(|on_host| {
+            let file = on_host.certificate_file.clone();
+            ("authentication-server".to_owned(), file)
+        });
+        let companies = role.iter().flat_map(|role| &role.companies);
+        let companies = companies.filter_map(|company| {
+            let file = company.tls_on_host.as_ref()?.certificate_file.clone();
+            Some((format!("authentication-server {}", company.name), file))
+        });
+        own.into_iter().chain(server).chain(companies).collect()
+    }
+
     /// What weakens security, one sentence each.
     #[must_use]
     pub fn dangers(&self) -> Vec<&'static str> {
@@ -252,6 +278,15 @@ impl Config {
         let server = self.authentication_server.as_ref();
         let needs_tls =
             self.hypervisor.is_some() || server.is_some_and(AuthenticationServer::needs_tls);
+        if let (Some(server), Some(TlsKey::Element(key))) =
+            (server, self.tls.as_ref().map(|tls| &tls.key))
+            && server.keeps(&key.seid.0)
+        {
+            return fail(format!(
+                "element \"{}\" has the key of [tls] and of tls-on-host, which keeps it; use two elements",
+                *key.seid
+            ));
+        }
         if needs_tls && self.tls.is_none() {
             return fail(
                 "[hypervisor], callers of [authentication-server] and radsec need [tls]".into(),

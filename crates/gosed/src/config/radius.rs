@@ -54,6 +54,9 @@ pub struct RadiusClient {
     pub network: Text<Network>,
     /// Where the shared secret is.
     pub secret: Text<Secret>,
+    /// The UDP port where it takes Disconnect-Requests (RFC 5176: 3799).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disconnect_port: Option<u16>,
 }
 
 /// RADIUS over TLS 1.3 with certificates on both ends; the server's are those of `[tls]`.

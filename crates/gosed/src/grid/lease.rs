@@ -1,7 +1,7 @@
 //! Exclusive use of an element by a session, and the element's power
 //! (draft-urien-core-racs-02, 5.2).
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use gose_element::{Atr, ElementError, Outcome, Outcomes, Script, Seid, Step, element::run_step};
 
@@ -141,10 +141,13 @@ impl Lease {
             return refusal.into();
         }
         Metrics::add(&self.grid.metrics.scripts);
-        match &mut self.running {
+        let begun = Instant::now();
+        let ran = match &mut self.running {
             Running::Inline(_) => self.run_inline(&script),
             Running::Thread(_) => self.run_on_thread(script).await,
-        }
+        };
+        self.slot.meter().add(&ran, begun.elapsed());
+        ran
     }
 
     /// Powers the element down, unlocks it, and waits until it is so.

@@ -4,6 +4,7 @@
 
 mod firewall;
 mod lease;
+mod meter;
 mod peer;
 mod policy;
 mod slot;
@@ -25,6 +26,7 @@ use gose_proto::racs::Failure;
 use tokio::time::Instant;
 
 pub use lease::{Lease, PoweredOn, Ran};
+pub use meter::{CLASSES, Measured};
 pub use peer::{Bound, Eviction, Evictions, Names, Peer, RequestName, Sid};
 pub use policy::{Plane, Policy};
 pub use slot::{Opener, Runs, Spec};
@@ -168,6 +170,13 @@ impl Grid {
             Some(slot) if self.plane(peer, seid) == Some(Plane::Management) => Ok(slot.used()),
             _ => Err(Refusal::Unauthorised),
         }
+    }
+
+    /// What every element was asked, in the order of the slots.
+    #[must_use]
+    pub fn measured(&self) -> Vec<Measured> {
+        let table = self.table.load();
+        table.slots.iter().map(|slot| slot.measured()).collect()
     }
 
     /// The elements that a peer may use, in the order of the slots.

@@ -13,7 +13,7 @@ use std::{
 use gose_element::{ElementError, SecureElement, Seid, SlotId};
 use tokio::sync::Notify;
 
-use super::{Counted, Evictions, Peer, Refusal, Sid, Used, worker::Worker};
+use super::{Counted, Evictions, Measured, Peer, Refusal, Sid, Used, meter::Meter, worker::Worker};
 
 /// Time for a session to look whether its peer has closed. One of this program that has no peer does not answer.
 pub(super) const LOOK: Duration = Duration::from_millis(100);
@@ -76,6 +76,7 @@ pub(super) struct Slot {
     freed: Notify,
     /// A call to the element outlived its time limit and has not come back.
     quarantined: AtomicBool,
+    meter: Meter,
 }
 
 enum Occupancy {
@@ -107,6 +108,7 @@ impl Slot {
             occupancy: Mutex::new(Occupancy::Free(None)),
             freed: Notify::new(),
             quarantined: AtomicBool::new(false),
+            meter: Meter::default(),
         })
     }
 
@@ -116,6 +118,15 @@ impl Slot {
 
     pub(super) fn used(&self) -> Counted {
         self.spec.used.counted()
+    }
+
+    pub(super) fn meter(&self) -> &Meter {
+        &self.meter
+    }
+
+    pub(super) fn measured(&self) -> Measured {
+        let held = self.holder().is_some();
+        self.meter.read(self.spec.seid, self.spec.runs, held)
     }
 
     pub(super) fn id(&self) -> SlotId {

@@ -63,7 +63,7 @@ fn authorise(
             }
         }
         Action::VmList => Ok(Authorised::List(creator)),
-        Action::ElementUse { .. } | Action::Generations { .. } => {
+        Action::ElementUse { .. } | Action::Generations { .. } | Action::EapRevoke { .. } => {
             denied(Refusal::Unknown, "not an action on virtual machines")
         }
     }

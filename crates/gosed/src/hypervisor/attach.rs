@@ -157,11 +157,22 @@ impl Endpoint {
                 Ok(ToGuest::Joined { next, chain })
             }
             _ if !self.joined => Err(AttachError::NotJoined),
-            ToEndpoint::Sign(request) => self.sign(request),
+            ToEndpoint::Sign(request) => self.sign_and_count(request),
             ToEndpoint::Identity => {
                 crate::long_step(|| self.identities.identity(&self.domain)).map(ToGuest::Identity)
             }
         }
+    }
+
+    fn sign_and_count(&self, request: &SignRequest) -> Result<ToGuest, AttachError> {
+        let signed = self.sign(request);
+        let asked = self.domain.issuer().asked();
+        let counter = match signed {
+            Ok(_) => &asked.signed,
+            Err(_) => &asked.refused,
+        };
+        counter.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        signed
     }
 
     fn sign(&self, request: &SignRequest) -> Result<ToGuest, AttachError> {

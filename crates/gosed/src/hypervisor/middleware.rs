@@ -324,6 +324,14 @@ impl Middleware {
         }
     }
 
+    /// Handshake signatures that guests asked for: given, refused.
+    #[must_use]
+    pub fn attach_counts(&self) -> [u64; 2] {
+        let asked = self.issuer.asked();
+        [&asked.signed, &asked.refused]
+            .map(|counter| counter.load(std::sync::atomic::Ordering::Relaxed))
+    }
+
     /// The guests that run.
     #[must_use]
     pub fn list(&self) -> Vec<Listed> {

@@ -1,6 +1,9 @@
 //! Issuing VM-Auth-Tokens: `hv-ca` signs them inside the hypervisor's element.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
 
 use gose_client::identity::AwsLc;
 use gose_element::Scheme;
@@ -32,6 +35,14 @@ pub struct TokenIssuer {
     trust_domain: String,
     hypervisor: HypervisorId,
     lifetime: i64,
+    asked: Asked,
+}
+
+/// Handshake signatures that guests asked for.
+#[derive(Default)]
+pub(super) struct Asked {
+    pub(super) signed: AtomicU64,
+    pub(super) refused: AtomicU64,
 }
 
 /// A token and its chain.
@@ -106,6 +117,7 @@ impl TokenIssuer {
             trust_domain,
             hypervisor,
             lifetime,
+            asked: Asked::default(),
         })
     }
 
@@ -122,6 +134,11 @@ impl TokenIssuer {
     #[must_use]
     pub fn key_hash(&self) -> KeyHash {
         self.key_hash
+    }
+
+    /// Handshake signatures that guests asked for.
+    pub(super) fn asked(&self) -> &Asked {
+        &self.asked
     }
 
     /// The `hv-ca` key.

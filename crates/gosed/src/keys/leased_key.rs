@@ -9,7 +9,7 @@ use std::{
 use gose_client::identity::key_algorithm;
 use gose_element::{
     Algorithm, Scheme, Seid,
-    drive::piv::{Piv, PivError, Slot},
+    drive::piv::{Piv, PivError, PublicKey, Slot},
 };
 use rustls::{
     SignatureAlgorithm, SignatureScheme,
@@ -66,6 +66,14 @@ impl LeasedKey {
             algorithm,
             queue: Mutex::new(()),
         })))
+    }
+
+    /// The public half.
+    pub(super) fn public(&self) -> PublicKey {
+        PublicKey {
+            algorithm: self.0.algorithm,
+            info: self.0.public_key.clone(),
+        }
     }
 
     fn compute(&self, scheme: Scheme, message: &[u8]) -> Result<Vec<u8>, KeyError> {

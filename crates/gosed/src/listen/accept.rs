@@ -16,7 +16,7 @@ use super::{Handlers, RACS, Sessions, Stop, handler::speak, tls::Tls};
 use crate::{
     config::Limits,
     grid::{Grid, Peer},
-    metrics::Metrics,
+    metrics::{Metrics, TlsRefusal},
 };
 
 /// A listener of TLS with client certificates.
@@ -118,8 +118,9 @@ async fn connection(tcp: TcpStream, shared: Arc<Shared>, stop: Stop) {
     Metrics::add(&shared.metrics.connections);
     let stream = match Box::pin(handshake(tcp, &shared, stop.clone())).await {
         Ok(stream) => stream,
-        Err(reason) => {
+        Err((cause, reason)) => {
             Metrics::add(&shared.metrics.handshakes_failed);
+            shared.metrics.tls_refused.add(cause);
             tracing::info!(from, reason, "refused: handshake");
             return;
         }
@@ -131,16 +132,16 @@ async fn handshake(
     tcp: TcpStream,
     shared: &Shared,
     stop: Stop,
-) -> Result<TlsStream<TcpStream>, String> {
+) -> Result<TlsStream<TcpStream>, (TlsRefusal, String)> {
     let acceptor = TlsAcceptor::from(shared.tls.load().server.clone());
     let limit = shared.limits.load().handshake_timeout_s.duration();
     tokio::select! {
         done = timeout(limit, acceptor.accept(tcp)) => match done {
             Ok(Ok(stream)) => Ok(stream),
-            Ok(Err(error)) => Err(error.to_string()),
-            Err(_) => Err("the handshake took too long".to_owned()),
+            Ok(Err(error)) => Err((TlsRefusal::of(&error), error.to_string())),
+            Err(_) => Err((TlsRefusal::Slow, "the handshake took too long".to_owned())),
         },
-        () = stop.stopped() => Err("the node stops".to_owned()),
+        () = stop.stopped() => Err((TlsRefusal::Stopping, "the node stops".to_owned())),
     }
 }
 
@@ -151,6 +152,7 @@ async fn serve(stream: TlsStream<TcpStream>, from: &str, shared: Arc<Shared>, st
     let admitted = match admission.admit(chain, UnixTime::now()) {
         Ok(admitted) => admitted,
         Err(error) => {
+            shared.metrics.tls_refused.add(TlsRefusal::Admission);
             tracing::info!(from, %error, "refused: certificate");
             return;
         }

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use gose_proto::racs::{Close, Completion, Failure, Mode, Operation, Output, Seid, Session};
+use gose_proto::racs::{Class, Close, Completion, Failure, Mode, Operation, Output, Seid, Session};
 use tokio::{
     io::{AsyncBufRead, AsyncBufReadExt, AsyncWrite, AsyncWriteExt},
     task::coop::has_budget_remaining,
@@ -367,7 +367,16 @@ impl Leases<'_> {
             },
             Operation::Shutdown { seid } => self.shutdown(seid).await,
         };
-        done.unwrap_or_else(|refusal| Completion::Failed(Failure::from(&refusal)))
+        let completion = done.unwrap_or_else(|refusal| Completion::Failed(Failure::from(&refusal)));
+        self.grid.metrics().racs.add(match &completion {
+            Completion::Failed(failure)
+            | Completion::Apdus {
+                failed: Some(failure),
+                ..
+            } => failure.class(),
+            _ => Class::Success,
+        });
+        completion
     }
 
     async fn power_on(&mut self, seid: Seid) -> Result<Completion, Refusal> {

@@ -143,6 +143,7 @@ mod tests {
                 Arc::new(Client {
                     name: name.into(),
                     secret,
+                    disconnect_port: None,
                 }),
             )
         };

@@ -12,6 +12,7 @@ use std::{
 use gose_proto::{
     eap::{Code, Packet, Type},
     radius::{
+        Type as Attribute,
         request::{Accounting, Discard, Station},
         server::{
             Accept, Client, Completion, Handle, Limits, Operation, Origin, Output, Received,
@@ -20,7 +21,10 @@ use gose_proto::{
     },
 };
 
-use super::record::{Record, Verdict};
+use super::{
+    Sessions,
+    record::{Record, Verdict},
+};
 use crate::auth::{Authenticators, Begin, EapConversation, Turn};
 
 /// Carries answers back to where their requests came from; must not block.
@@ -38,6 +42,8 @@ pub struct Counters {
     pub duplicates: AtomicU64,
     /// Packets that were discarded, whatever the reason.
     pub discarded: AtomicU64,
+    /// Those, by cause, in the order of [`Discard::ALL`].
+    pub causes: [AtomicU64; Discard::ALL.len()],
     /// Packets of nobody that is a client.
     pub strangers: AtomicU64,
     /// EAP packets that elements were given.
@@ -52,7 +58,7 @@ pub struct Counters {
     pub overloaded: AtomicU64,
 }
 
-fn count(counter: &AtomicU64) {
+pub(super) fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
 }
 
@@ -62,6 +68,7 @@ pub struct Front {
     /// `None`: an element is at work for it.
     talks: Mutex<HashMap<Handle, Option<Talk>>>,
     channels: Mutex<HashMap<u64, Arc<dyn Channel>>>,
+    sessions: Arc<Sessions>,
     authenticators: Arc<dyn Authenticators>,
     epoch: Instant,
     next_channel: AtomicU64,
@@ -71,6 +78,8 @@ pub struct Front {
 /// A conversation between two packets.
 struct Talk {
     phase: Phase,
+    client: Arc<Client>,
+    from: Origin,
     station: Station,
     record: Record,
 }
@@ -87,6 +96,7 @@ impl Front {
     #[must_use]
     pub fn new(authenticators: Arc<dyn Authenticators>, limits: Limits) -> Arc<Self> {
         Arc::new(Self {
+            sessions: Arc::new(Sessions::new(limits.conversations)),
             machine: Mutex::new(Server::new(limits)),
             talks: Mutex::default(),
             channels: Mutex::default(),
@@ -101,6 +111,12 @@ impl Front {
     #[must_use]
     pub fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// Sessions that were accepted.
+    #[must_use]
+    pub fn sessions(&self) -> &Arc<Sessions> {
+        &self.sessions
     }
 
     /// Conversations that are not over.
@@ -133,6 +149,10 @@ impl Front {
             Ok(Received::Duplicate) => count(&self.counters.duplicates),
             Err(discard) => {
                 count(&self.counters.discarded);
+                let causes = Discard::ALL.iter().zip(&self.counters.causes);
+                for (_, counter) in causes.filter(|(cause, _)| **cause == discard) {
+                    count(counter);
+                }
                 log_discard(&client.name, origin, discard);
             }
         }
@@ -143,6 +163,7 @@ impl Front {
     pub fn expire(self: &Arc<Self>) {
         let now = self.epoch.elapsed();
         lock(&self.machine).expire(now);
+        self.sessions.expire();
         self.work();
     }
 
@@ -177,11 +198,13 @@ impl Front {
         match operation {
             Operation::Account { client, record } => {
                 log_accounting(&client.name, &record);
+                self.sessions.account(&client, &record);
                 self.complete(ticket, Completion::Recorded);
             }
             Operation::Begin {
                 conversation,
                 client,
+                from,
                 response,
                 station,
             } => {
@@ -189,7 +212,9 @@ impl Front {
                 let talk = Talk {
                     phase: Phase::Unnamed,
                     station,
+                    from,
                     record: Record::new(&client.name),
+                    client: client.clone(),
                 };
                 match response {
                     // The NAS lets the server begin (RFC 3579, 2.1).
@@ -292,8 +317,18 @@ impl Front {
             }
             Turn::Discarded => return self.keep(handle, talk, ticket, Completion::Ignored),
             Turn::Busy => return self.no_element(handle, talk, ticket),
-            Turn::Success(success) => {
+            Turn::Success(mut success) => {
                 count(&self.counters.accepted);
+                let Talk {
+                    client,
+                    from,
+                    station,
+                    ..
+                } = &talk;
+                let class = self
+                    .sessions
+                    .begin(client, *from, station, &success, random());
+                success.reply.push((Attribute::CLASS, class));
                 talk.record.close(&Verdict::Accepted {
                     peer: &success.peer,
                     facts: &success.facts,
@@ -387,7 +422,7 @@ fn log_accounting(client: &str, record: &Accounting) {
     );
 }
 
-fn random<const N: usize>() -> [u8; N] {
+pub(super) fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     // aws-lc's generator does not fail once it is seeded, and it is at the first call.
     let _ = aws_lc_rs::rand::fill(&mut bytes);

@@ -4,13 +4,17 @@
 //! the MSK from them. What it says on the line is decided by the pure machine, `gose_proto::radius::server`.
 
 mod clients;
+mod disconnect;
 mod front;
 mod radsec;
 mod record;
 mod server;
+mod sessions;
 mod udp;
 
 pub use clients::{Clients, Network};
+pub use disconnect::{Disconnector, Ended};
 pub use front::{Counters, Front};
 pub use server::{Server, StartError};
+pub use sessions::{Session, Sessions};
 pub use udp::{Socket, bind};

@@ -131,7 +131,11 @@ impl Listener {
         let name = self.admit(&stream)?;
         tracing::info!(client = name, %from, "RADIUS over TLS: connection begins");
         let secret = Secret::new(Secret::RADSEC.to_vec()).ok_or("no secret")?;
-        let client = Arc::new(Client { name, secret });
+        let client = Arc::new(Client {
+            name,
+            secret,
+            disconnect_port: None,
+        });
         let (reader, writer) = tokio::io::split(stream);
         let (answers, queue) = mpsc::channel(QUEUE);
         let channel = self.front.open(Arc::new(Stream(answers)));

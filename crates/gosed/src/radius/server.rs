@@ -5,13 +5,14 @@ use std::{io, net::SocketAddr, sync::Arc};
 use arc_swap::ArcSwap;
 use gose_proto::radius::{
     Secret,
+    client::Timers,
     server::{Client, Service},
 };
 use tokio::task::JoinSet;
 
-use super::{Clients, Front, radsec, udp};
+use super::{Clients, Disconnector, Front, radsec, udp};
 use crate::{
-    auth::Authenticators,
+    auth::Pool,
     config,
     grid::Grid,
     keys::{self, KeyError},
@@ -21,6 +22,7 @@ use crate::{
 /// RADIUS, served until it is dropped.
 pub struct Server {
     front: Arc<Front>,
+    disconnector: Arc<Disconnector>,
     clients: Arc<ArcSwap<Clients>>,
     addresses: Vec<SocketAddr>,
     _tasks: JoinSet<()>,
@@ -57,9 +59,12 @@ impl Server {
         section: &config::Radius,
         tls: Option<&config::Tls>,
         grid: &Arc<Grid>,
-        authenticators: Arc<dyn Authenticators>,
+        pool: Arc<Pool>,
     ) -> Result<Self, StartError> {
-        let front = Front::new(authenticators, section.limits());
+        let revoked = pool.revoked().clone();
+        let front = Front::new(pool, section.limits());
+        let sessions = front.sessions().clone();
+        let disconnector = Disconnector::new(sessions, revoked, Timers::DEFAULT);
         let clients = Arc::new(ArcSwap::from_pointee(clients(section)?));
         let mut tasks = JoinSet::new();
         let mut addresses = Vec::new();
@@ -93,6 +98,7 @@ impl Server {
         }
         Ok(Self {
             front,
+            disconnector: Arc::new(disconnector),
             clients,
             addresses,
             _tasks: tasks,
@@ -109,6 +115,12 @@ impl Server {
     #[must_use]
     pub fn front(&self) -> &Arc<Front> {
         &self.front
+    }
+
+    /// What ends sessions at clients.
+    #[must_use]
+    pub fn disconnector(&self) -> &Arc<Disconnector> {
+        &self.disconnector
     }
 
     /// Takes the clients of another configuration; everything else stays as it was.
@@ -132,6 +144,7 @@ fn clients(section: &config::Radius) -> Result<Clients, StartError> {
             Arc::new(Client {
                 name: client.name.clone(),
                 secret,
+                disconnect_port: client.disconnect_port,
             }),
         ));
     }

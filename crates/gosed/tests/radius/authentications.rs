@@ -120,7 +120,8 @@ async fn reply_attributes_and_names() {
     company.reply = Reply {
         vlan: Some(7),
         session_timeout: Some(3600),
-        filter: None,
+        session_ends: false,
+        filter: Some("guests".into()),
     };
     company.allow = vec!["peer".into()];
     let world = World::with(elements, vec![company], &Tuning::DEFAULT, Limits::DEFAULT).await;
@@ -140,6 +141,8 @@ async fn reply_attributes_and_names() {
         value(Type::SESSION_TIMEOUT),
         Some(3600_u32.to_be_bytes().to_vec())
     );
+    assert_eq!(value(Type::TERMINATION_ACTION), Some(vec![0, 0, 0, 1]));
+    assert_eq!(value(Type::FILTER_ID), Some(b"guests".to_vec()));
     assert_eq!(report.attributes[0].0, Type::MESSAGE_AUTHENTICATOR);
 
     let stranger = Peer::new(&authority, Algorithm::P256, |request, _| {

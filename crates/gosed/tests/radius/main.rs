@@ -3,6 +3,8 @@
 
 mod authentications;
 mod bad_input;
+mod disconnect;
+mod on_host;
 mod pool;
 mod section;
 mod world;

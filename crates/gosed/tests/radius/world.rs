@@ -10,7 +10,13 @@ use arc_swap::ArcSwap;
 use gose_client::radius::{AuthenticationError, Client, Report, Station, authenticate};
 use gose_element::{
     Algorithm, Atr, ElementError, SecureElement, Seid,
-    drive::eap_tls::{EapTls, Opening, Personalisation},
+    drive::{
+        eap_tls::{
+            AID, EapTls, Opening, Personalisation, Policy as RecordPolicy,
+            personalisation::Operator,
+        },
+        piv::Slot,
+    },
 };
 use gose_proto::{
     apdu::Response,
@@ -23,15 +29,19 @@ use gose_proto::{
 };
 use gose_testkit::{
     pki::{Authority, Request},
-    world::{Element, PIN, element, label, personalise},
+    world::{Element, OPERATOR_PIN, PIN, element, label, personalise},
 };
 use gosed::{
-    auth::{Identity, Pool, Tuning},
+    auth::{Certificates, Identity, OnHost, Pool, Tuning},
     config::Config,
     grid::{Grid, Policy, Runs, Spec},
+    keys::KeptKey,
     radius::{self, Clients, Front},
 };
+use rcgen::SubjectPublicKeyInfo;
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
 use tokio::task::JoinHandle;
+use zeroize::Zeroizing;
 
 pub(crate) const SECRET: &[u8] = b"testing123";
 
@@ -99,12 +109,55 @@ impl World {
         tuning: &Tuning,
         limits: Limits,
     ) -> Self {
-        let config = Config::parse("version = 1\n[admin]\n").unwrap();
-        let specs = elements
-            .into_iter()
-            .map(|(name, element)| spec(name, element))
-            .collect();
-        let grid = Grid::new(specs, Policy::new(&config), Duration::from_secs(10));
+        let grid = grid(elements);
+        Self::on_grid(network, grid, identities, tuning, limits)
+    }
+
+    /// A server whose TLS runs on the host; the key is in slot 9A of the element `srv`.
+    pub(crate) async fn on_host(
+        authority: &Authority,
+        algorithm: Algorithm,
+        crls: &[CertificateRevocationListDer<'static>],
+        policy: RecordPolicy,
+    ) -> (Self, Certificates) {
+        let mut element = element();
+        let public = {
+            let mut operator = Operator::open(&mut element, &AID, OPERATOR_PIN).unwrap();
+            operator.generate(0x9A, algorithm).unwrap()
+        };
+        let public = SubjectPublicKeyInfo::from_der(&public).unwrap();
+        let request = Request::new(Some(label(Role::Authenticator)));
+        let chain = authority.certify(request, &public);
+        let certificates = Certificates {
+            chain: chain.into_iter().map(CertificateDer::from).collect(),
+            anchors: vec![authority.der()],
+            crls: crls.to_vec(),
+            policy,
+            sessions: 64,
+        };
+        let grid = grid(vec![("srv", Box::new(element))]);
+        let slot = Slot::try_from(0x9A).unwrap();
+        let pin = Zeroizing::new(b"123456".to_vec());
+        let key = KeptKey::open(&grid, seid("srv"), slot, Some(pin)).unwrap();
+        let tls = OnHost::new(key, "srv", &certificates).unwrap();
+        let identity = Identity::on_host("company", tls);
+        let world = Self::on_grid(
+            "127.0.0.0/8",
+            grid,
+            vec![identity],
+            &Tuning::DEFAULT,
+            Limits::DEFAULT,
+        );
+        (world, certificates)
+    }
+
+    fn on_grid(
+        network: &str,
+        grid: Arc<Grid>,
+        identities: Vec<Identity>,
+        tuning: &Tuning,
+        limits: Limits,
+    ) -> Self {
         let pool = Pool::new(&grid, identities, tuning);
         let front = Front::new(pool.clone(), limits);
         let socket = radius::bind(([127, 0, 0, 1], 0).into(), Service::Authentication).unwrap();
@@ -112,6 +165,7 @@ impl World {
         let client = Arc::new(RadiusClient {
             name: "loopback".into(),
             secret: secret(),
+            disconnect_port: None,
         });
         let clients = Clients::new(vec![(network.parse().unwrap(), client)]);
         let task =
@@ -144,6 +198,15 @@ pub(crate) fn identity(elements: &[(&str, Box<dyn SecureElement>)]) -> Identity 
 
 pub(crate) fn seid(name: &str) -> Seid {
     name.parse().unwrap()
+}
+
+fn grid(elements: Vec<(&str, Box<dyn SecureElement>)>) -> Arc<Grid> {
+    let config = Config::parse("version = 1\n[admin]\n").unwrap();
+    let specs = elements
+        .into_iter()
+        .map(|(name, element)| spec(name, element))
+        .collect();
+    Grid::new(specs, Policy::new(&config), Duration::from_secs(10))
 }
 
 fn spec(name: &str, element: Box<dyn SecureElement>) -> Spec {

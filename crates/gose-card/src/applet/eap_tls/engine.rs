@@ -20,6 +20,7 @@ use zeroize::Zeroizing;
 use super::{
     clock::Clock,
     identity::{Identity, server_name},
+    sessions::Asked,
 };
 
 /// Clear text that one flight may bring.
@@ -29,6 +30,7 @@ const MAX_CLEAR: usize = 65_536;
 pub(super) struct Engine {
     connection: Connection,
     secrets: Arc<TrafficSecrets>,
+    asked: Arc<Asked>,
     sent: Hello,
     received: Hello,
     clear: Zeroizing<Vec<u8>>,
@@ -48,13 +50,15 @@ impl Engine {
     /// An engine in the identity's role. A client has its ClientHello ready: see [`Engine::take_output`].
     pub(super) fn new(identity: &Identity, clock: &Arc<Clock>) -> Result<Self, Unusable> {
         let secrets = Arc::new(TrafficSecrets::default());
+        let asked = Arc::new(Asked::new(identity.server_sessions.clone()));
         let connection = match identity.role {
             Role::Peer => client(identity, clock, secrets.clone()),
-            Role::Authenticator => server(identity, clock, secrets.clone()),
+            Role::Authenticator => server(identity, clock, secrets.clone(), asked.clone()),
         };
         Ok(Self {
             connection: connection.map_err(|_| Unusable)?,
             secrets,
+            asked,
             sent: Hello::default(),
             received: Hello::default(),
             clear: Zeroizing::default(),
@@ -159,6 +163,11 @@ impl Engine {
         self.connection.handshake_kind() == Some(HandshakeKind::Resumed)
     }
 
+    /// The sessions of this handshake, to forget them.
+    pub(super) fn asked(&self) -> Arc<Asked> {
+        self.asked.clone()
+    }
+
     /// The other end's chain, leaf first; of a resumed session the one that it once showed.
     pub(super) fn peer_chain(&self) -> &[rustls::pki_types::CertificateDer<'static>] {
         self.connection.peer_certificates().unwrap_or_default()
@@ -249,10 +258,11 @@ fn server(
     identity: &Identity,
     clock: &Arc<Clock>,
     secrets: Arc<TrafficSecrets>,
+    asked: Arc<Asked>,
 ) -> Result<Connection, rustls::Error> {
     let verifier: Arc<dyn ClientCertVerifier> = identity.verifier.clone();
     let sessions: Arc<dyn StoresServerSessions> = if identity.policy.resumption {
-        identity.server_sessions.clone()
+        asked
     } else {
         Arc::new(NoServerSessionStorage {})
     };

@@ -43,6 +43,16 @@ pub(super) struct Identity {
     slot: u8,
 }
 
+/// What an authenticator's identity is made of where no card's memory has it.
+pub(super) struct Parts<'a> {
+    pub(super) chain: Vec<CertificateDer<'static>>,
+    pub(super) key: Arc<dyn PrivateKey>,
+    pub(super) anchors: Vec<&'a [u8]>,
+    pub(super) crls: Vec<&'a [u8]>,
+    pub(super) policy: Policy,
+    pub(super) sessions: Arc<Sessions>,
+}
+
 impl Identity {
     /// Reads the identity with this label.
     ///
@@ -109,9 +119,37 @@ impl Identity {
         })
     }
 
-    /// A resumed session's peer is no longer accepted: the next handshake is a full one.
-    pub(super) fn forget_session(&self) {
-        self.server_sessions.forget_last();
+    /// An authenticator's identity; `None` where the parts do not fit together.
+    pub(super) fn of_parts(parts: Parts<'_>, clock: &Arc<Clock>) -> Option<Self> {
+        let provider = meter::provider(&parts.policy.cipher_suites);
+        let anchors = parts.anchors.iter().map(|der| der.to_vec()).collect();
+        let trust = Trust {
+            anchors: parts.anchors,
+            crls: parts.crls,
+            names: Vec::new(),
+            other_end: OtherEnd::Client,
+            allow_no_clock: parts.policy.allow_no_clock,
+        };
+        let algorithms = provider.signature_verification_algorithms;
+        let verifier = Verifier::new(trust, algorithms, clock.clone())?;
+        let credential = Credential::new(parts.chain, parts.key);
+        credential.is_consistent().then(|| Self {
+            label: Vec::new(),
+            eap_id: Vec::new(),
+            role: Role::Authenticator,
+            client_sessions: None,
+            server_sessions: parts.sessions,
+            policy: parts.policy,
+            provider: Arc::new(provider),
+            verifier: Arc::new(verifier),
+            credential: Arc::new(credential),
+            anchors,
+            slot: 0,
+        })
+    }
+
+    /// The server of a resumed session is no longer accepted: the next handshake is a full one.
+    pub(super) fn forget_client_sessions(&self) {
         if let Some(sessions) = &self.client_sessions {
             sessions.remove_tls12_session(&server_name());
             while sessions.take_tls13_ticket(&server_name()).is_some() {}

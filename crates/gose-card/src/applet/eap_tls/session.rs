@@ -1,5 +1,7 @@
 //! A finished TLS handshake: EAP keys, and the session while it is in the card.
 
+use std::sync::Arc;
+
 use gose_proto::{
     apdu::StatusWord,
     eap::{Role, Type},
@@ -10,6 +12,7 @@ use zeroize::Zeroizing;
 use super::{
     engine::{Engine, Failed},
     identity::Identity,
+    sessions::Asked,
     traffic,
 };
 
@@ -23,6 +26,7 @@ pub(super) struct Session {
     /// MSK and EMSK.
     material: Zeroizing<[u8; 128]>,
     method_id: Vec<u8>,
+    asked: Arc<Asked>,
     version: u16,
     suite: u16,
     resumed: bool,
@@ -51,7 +55,8 @@ impl Session {
     pub(super) fn new(engine: Engine, identity: &Identity) -> Result<Self, Failed> {
         let refused = || Failed { alert: Vec::new() };
         if engine.is_resumed() && identity.verifier.accept_again(engine.peer_chain()).is_err() {
-            identity.forget_session();
+            engine.asked().forget();
+            identity.forget_client_sessions();
             return Err(refused());
         }
         let (version, suite) = engine.version_and_suite().ok_or_else(refused)?;
@@ -70,6 +75,7 @@ impl Session {
             role: identity.role,
             material: material.ok_or_else(refused)?,
             method_id: method_id.ok_or_else(refused)?,
+            asked: engine.asked(),
             version,
             suite,
             resumed: engine.is_resumed(),
@@ -83,6 +89,12 @@ impl Session {
     /// The engine, for records that still belong to the handshake.
     pub(super) fn engine(&mut self) -> Option<&mut Engine> {
         self.engine.as_mut()
+    }
+
+    /// The session is not resumed.
+    pub(super) fn forget(&self, identity: &Identity) {
+        self.asked.forget();
+        identity.forget_client_sessions();
     }
 
     pub(super) fn is_tls13(&self) -> bool {

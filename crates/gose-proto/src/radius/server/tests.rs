@@ -1,6 +1,9 @@
 use proptest::prelude::*;
 
+use zeroize::Zeroizing;
+
 use super::*;
+use crate::radius::Secret;
 use crate::radius::{
     authenticator::RequestAuthenticator,
     client::{Access, Answer, Exchange as Request, Timers},
@@ -18,6 +21,7 @@ fn client(name: &str) -> Arc<Client> {
     Arc::new(Client {
         name: name.into(),
         secret: secret("testing123"),
+        disconnect_port: None,
     })
 }
 

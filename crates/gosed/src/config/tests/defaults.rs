@@ -17,6 +17,7 @@ certificate-file = "node.pem"
 key = { file = "node.key" }
 [store]
 master-key-file = "master.key"
+[metrics]
 [limits]
 [[aid]]
 aid = "A000000308000010000100"
