@@ -133,6 +133,7 @@ thousand() {
 }
 check "1,000 authentications in ten rows, TLS 1.3" thousand
 at_once() {
+    peers=
     for peer in $(seq 50); do
         eapol_test -c "$work/peer.conf" -a 127.0.0.1 -s testing123 -t 30 >"$work/once.$peer" 2>&1 &
         peers="${peers:-} $!"
@@ -152,5 +153,43 @@ accounting() {
 }
 check "radclient: accounting" accounting
 check "accounting is logged" log_has 'accounting.*session="0001"'
+
+# The same with TLS on the host and nothing but the keys in the elements.
+on_host() {
+    sed -n 's/^piv-pin = "\(.*\)"$/\1/p' "$work/$1.secrets" >"$work/$1.piv-pin"
+    printf 'tls-on-host = { key = { seid = "%s", slot = "9A", pin = "file:%s" }, certificate-file = "%s", ' \
+        "$1" "$work/$1.piv-pin" "$pki/$1.pem"
+    printf 'anchor-files = ["%s"], crl-files = ["%s"]%s }\n' "$pki/good/ca.pem" "$pki/crl.pem" "$2"
+}
+{
+    sed '/^\[authentication-server\]/,$d' "$work/gosed.toml"
+    printf '[authentication-server]\nallow = ["*"]\n'
+    on_host p256 ""
+    for seid in p384 rsa2048 rsa3072 small; do
+        printf '[[authentication-server.company]]\nname = "%s"\nrealms = ["%s.test"]\nallow = ["*"]\n' $seid $seid
+        size=
+        [ $seid != small ] || size=', fragment-size = 100'
+        on_host $seid "$size"
+    done
+    sed -n '/^\[authentication-server.radius\]/,$p' "$work/gosed.toml"
+} >"$work/on-host.toml"
+mv "$work/on-host.toml" "$work/gosed.toml"
+renode
+for realm in p256 p384 rsa2048 rsa3072; do
+    for version in 1.2 1.3; do
+        network $realm $version "peer-$realm" >"$work/peer.conf"
+        check "TLS on the host, $realm, TLS $version, full and twice resumed" accepted 3 -a 127.0.0.1 -r 2
+    done
+done
+for version in 1.2 1.3; do
+    network small $version peer-rsa2048 "fragment_size=100" >"$work/peer.conf"
+    check "TLS on the host, TLS $version, fragments of 100" accepted 2 -a 127.0.0.1 -r 1
+    for peer in expired revoked stranger none; do
+        network p256 $version $peer >"$work/peer.conf"
+        check "TLS on the host, TLS $version, $peer: rejected" rejected
+    done
+done
+network p256 1.3 peer-p256 >"$work/peer.conf"
+check "TLS on the host: 50 at once" at_once
 check "no secret is in the log" sh -c "! grep -qi 'testing123\|msk\|mppe' $work/daemons.log"
 finish

@@ -10,7 +10,7 @@ use crate::stage::{cargo, need, output, root, succeed};
 type Proof = Result<String, String>;
 
 /// The stages of `cargo xtask interop`.
-pub(crate) const NAMES: [&str; 13] = [
+pub(crate) const NAMES: [&str; 14] = [
     "vpcd",
     "readers",
     "opensc",
@@ -24,6 +24,7 @@ pub(crate) const NAMES: [&str; 13] = [
     "namespaces",
     "pkcs11",
     "capi",
+    "wpa",
 ];
 
 /// What a row of the element contract's table begins with.
@@ -125,6 +126,18 @@ pub(crate) fn namespaces() -> Proof {
     judge("namespaces")
 }
 
+/// wpa_supplicant and hostapd at both ends of a cable, RADIUS behind: a port opens and closes.
+pub(crate) fn wpa() -> Proof {
+    need("wpa_supplicant", "wpasupplicant")?;
+    need("hostapd_cli", "hostapd")?;
+    need("nft", "nftables")?;
+    need("ping", "iputils-ping")?;
+    need("promtool", "prometheus")?;
+    need("radclient", "freeradius-utils")?;
+    eap_needs()?;
+    judge("wpa")
+}
+
 /// Client elements against FreeRADIUS.
 pub(crate) fn freeradius() -> Proof {
     need("freeradius", "freeradius")?;
@@ -148,10 +161,6 @@ pub(crate) fn pkcs11() -> Proof {
         ("keytool", "default-jre-headless"),
         ("valgrind", "valgrind"),
         ("openssl", "openssl"),
-        ("nginx", "nginx"),
-        ("curl", "curl"),
-        ("ssh", "openssh-client"),
-        ("/usr/sbin/sshd", "openssh-server"),
         ("ip", "iproute2"),
         (
             "/usr/lib/x86_64-linux-gnu/engines-3/pkcs11.so",
@@ -167,10 +176,7 @@ pub(crate) fn pkcs11() -> Proof {
     build_programs()?;
     let mut build = cargo();
     succeed(build.args(["build", "--quiet", "--package", "gose-pkcs11"]))?;
-    let mut guide = Command::new(root().join("interop/pkcs11/guide.sh"));
-    guide.current_dir(root()).stdin(Stdio::null());
-    let (cases, recipes) = (judge("pkcs11")?, closing(&mut guide)?);
-    Ok(format!("{cases}; docs/guide/pkcs11.md: {recipes}"))
+    judge("pkcs11")
 }
 
 /// libgose.so under a program of C.
@@ -265,11 +271,7 @@ fn build_test(features: &str, test: &str) -> Result<(), String> {
 
 /// Runs a judge; gives its closing line.
 fn judge(folder: &str) -> Proof {
-    closing(&mut script(folder))
-}
-
-fn closing(script: &mut Command) -> Proof {
-    let shown = output(script)?;
+    let shown = output(&mut script(folder))?;
     for line in shown.lines() {
         println!("    {line}");
     }

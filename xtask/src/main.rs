@@ -112,13 +112,18 @@ const TEST: &[Stage] = &[
     ),
     Stage::new(
         "pkcs11",
-        "libgose_pkcs11.so serves OpenSC, GnuTLS, OpenSSL, Python, NSS, Java, nginx, ssh; forks, restarts, wrong calls",
+        "libgose_pkcs11.so serves OpenSC, GnuTLS, OpenSSL, Python, NSS and Java; forks, restarts, wrong calls",
         interop::pkcs11,
     ),
     Stage::new(
         "capi",
         "a program of C plays the paper's experiment with the ten functions of libgose.so, under valgrind too",
         interop::capi,
+    ),
+    Stage::new(
+        "wpa",
+        "wpa_supplicant, hostapd, GoSE: a port really opens; logoff, revocation and time close it",
+        interop::wpa,
     ),
     Stage::new(
         "deny",
