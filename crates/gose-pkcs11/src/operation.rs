@@ -270,3 +270,6 @@ pub(crate) fn plaintext(mechanism: &Mechanism, block: &[u8]) -> Result<Zeroizing
         _ => Ok(Zeroizing::new(block.to_vec())),
     }
 }
+
+#[cfg(test)]
+mod tests;
