@@ -115,6 +115,19 @@ async fn tls_1_2_behind_its_switch() {
     .await;
     let mut client = world.connect_with(old(&world)).await.unwrap();
     client.check(&["POWERON SE1"], "+008 001…").await;
+    // The switch lets in a version, nobody else: the handshake ends before a byte of RACS can be read or written.
+    let stranger = Authority::new("users").user("alice");
+    let expired = world.users.expired("alice");
+    for (leaf, alert) in [
+        (None, "CertificateRequired"),
+        (Some(&stranger), "DecryptError"),
+        (Some(&expired), "CertificateExpired"),
+    ] {
+        let config = world.client_config_with(leaf, &[], &[&rustls::version::TLS12]);
+        let error = world.connect_with(config).await.err().unwrap().to_string();
+        assert!(error.contains(alert), "{error}, expected {alert}");
+    }
+    client.check(&["ECHO still"], "+009 001 still").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

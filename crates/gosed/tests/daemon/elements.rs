@@ -140,6 +140,46 @@ async fn a_wrong_pin_until_it_is_blocked() {
         .await;
 }
 
+/// The tries are the element's, whoever makes them and however many at once: three in total.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hundred_connections_have_three_tries_together() {
+    let world = World::small().await;
+    let mut clients = Vec::new();
+    for _ in 0..100 {
+        let mut client = world.alice().await;
+        client.check(&["ECHO here"], "+009 001 here").await;
+        clients.push(client);
+    }
+    let select = format!("APDU SE1 {SELECT} CONTINUE=9000");
+    let tried = clients.into_iter().enumerate().map(|(n, mut client)| {
+        // No two try the same PIN.
+        let try_one = format!("{} APPEND", verify("SE1", &format!("9{n:05}")));
+        let select = select.clone();
+        tokio::spawn(async move {
+            loop {
+                match client.ask(&[&select, &try_one, "SHUTDOWN SE1"]).await {
+                    busy if busy.starts_with("-706 001") => tokio::task::yield_now().await,
+                    told => return told,
+                }
+            }
+        })
+    });
+    let tried: Vec<_> = tried.collect();
+    let mut told = Vec::new();
+    for one in tried {
+        told.push(one.await.unwrap());
+    }
+    let count = |status: &str| {
+        let line = format!("+006 002 {status}|+007 003 SE1 powered off");
+        told.iter().filter(|told| **told == line).count()
+    };
+    let counted = ["63C2", "63C1", "63C0", "6983"].map(count);
+    assert_eq!(counted, [1, 1, 1, 97], "{told:?}");
+    let mut last = world.alice().await;
+    let right = verify("SE1", "123456");
+    last.check(&[&select, &right], "+006 002 6983").await;
+}
+
 /// Cuts all over an image: a clear error, or what was there before the last write; an element each, all in one
 /// node. The card's own tests cut at every byte.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

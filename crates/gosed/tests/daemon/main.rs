@@ -7,6 +7,7 @@ mod admin;
 mod certificates;
 mod contract;
 mod elements;
+mod foreign;
 mod input;
 mod limits;
 mod locks;

@@ -62,7 +62,7 @@ impl Daemon {
         }
     }
 
-    fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
         assert!(
             Command::new("kill")
@@ -83,7 +83,7 @@ impl Drop for Daemon {
 
 pub(crate) struct Place {
     pub(crate) dir: tempfile::TempDir,
-    users: Authority,
+    pub(crate) users: Authority,
     pub(crate) machines: Authority,
 }
 
@@ -105,7 +105,7 @@ impl Place {
         place
     }
 
-    fn configure(&self, more: &str) {
+    pub(crate) fn configure(&self, more: &str) {
         let text = r#"version = 1
 [listen]
 address = "127.0.0.1:0"
@@ -172,7 +172,7 @@ user-anchor-files = ["users.pem"]
 /// A conversation typed by hand.
 pub(crate) struct Typed {
     child: Child,
-    input: ChildStdin,
+    pub(crate) input: ChildStdin,
     pub(crate) output: BufReader<ChildStdout>,
 }
 

@@ -1,7 +1,11 @@
 //! What a reload reaches.
 
-use std::time::{Duration, Instant};
+use std::{
+    io::{Read, Write},
+    time::{Duration, Instant},
+};
 
+use crate::process::{Daemon, Place};
 use crate::world::{SELECT, Settings, World};
 
 fn settings(tls: String, more: &str) -> Settings {
@@ -64,6 +68,68 @@ async fn a_revocation_list_that_is_corrupt_or_old_lets_nobody_in() {
     world.reload(&settings(format!("crl-files = [{path:?}]"), ""));
     let error = world.alice().await.rest().await.1.unwrap_err();
     assert!(error.to_string().contains("alert"), "{error}");
+}
+
+/// `bob` is refused before the first byte of RACS; `alice` is served.
+fn bob_alone_is_refused(place: &Place, daemon: &Daemon) {
+    let as_user = |name: &str| {
+        let (cert, key) = (format!("{name}.pem"), format!("{name}.key"));
+        let options = ["-alpn", "racs/0.2", "-cert", &cert, "-key", &key];
+        place.s_client_with(daemon, &options)
+    };
+    let mut bob = as_user("bob");
+    // The alert may come before this is written.
+    let _ = bob.input.write_all(b"BEGIN\nECHO a\nEND\n");
+    let mut got = String::new();
+    bob.output.read_to_string(&mut got).unwrap();
+    assert_eq!(got, "");
+    let mut alice = as_user("alice");
+    assert!(alice.say("BEGIN\nECHO a\nEND\n").contains("+009 001 a"));
+}
+
+/// A list that is in force stays so while the one that should replace it cannot be used, and the log says so.
+#[test]
+fn a_corrupt_revocation_list_keeps_the_old_one_and_alarms() {
+    let place = Place::new("crl-files = [\"crl.pem\"]\n");
+    let path = place.dir.path();
+    let bob = place.users.user("bob");
+    let _ = bob.write(path, "bob");
+    let file = place.users.write_crl(&[&bob], path, "crl");
+    let daemon = place.start();
+    bob_alone_is_refused(&place, &daemon);
+    let mut open = place.s_client_with(&daemon, &["-alpn", "racs/0.2"]);
+    assert!(open.say("BEGIN\nECHO a\nEND\n").contains("+009 001 a"));
+    // Each of these would let bob in, if it counted.
+    let list = place.users.crl(&[]);
+    for (what, text) in [
+        ("nothing", String::new()),
+        ("no list", pem(&[0; 3])),
+        ("half a list", pem(&list[..list.len() / 2])),
+        ("half a text", pem(&list)[..200].to_owned()),
+        (
+            "another label",
+            gose_testkit::pki::pem("CERTIFICATE", &list),
+        ),
+    ] {
+        std::fs::write(&file, text).unwrap();
+        daemon.signal("-HUP");
+        let line = daemon.wait_for("configuration");
+        assert!(
+            line.contains("ERROR")
+                && line.contains("the configuration was not reloaded; everything stays as it was")
+                && (line.contains("revocation list") || line.contains("crl.pem")),
+            "{what}: {line}"
+        );
+        bob_alone_is_refused(&place, &daemon);
+        assert!(open.say("BEGIN\nECHO b\nEND\n").contains("+009 001 b"));
+    }
+    // What is good counts again.
+    std::fs::write(&file, pem(&list)).unwrap();
+    daemon.signal("-HUP");
+    daemon.wait_for("configuration reloaded");
+    let options = ["-alpn", "racs/0.2", "-cert", "bob.pem", "-key", "bob.key"];
+    let mut bob = place.s_client_with(&daemon, &options);
+    assert!(bob.say("BEGIN\nECHO a\nEND\n").contains("+009 001 a"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
