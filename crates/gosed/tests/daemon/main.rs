@@ -15,4 +15,5 @@ mod many_slots;
 mod process;
 mod reference_client;
 mod reload;
+mod storage;
 mod world;
