@@ -79,6 +79,7 @@ fn script(folder: &str) -> Command {
 pub(crate) fn kinds() -> Proof {
     vpcd_needs()?;
     swtpm_needs()?;
+    need("tpm2_print", "tpm2-tools")?;
     need("softhsm2-util", "softhsm2")?;
     need("opensc-tool", "opensc")?;
     need("openssl", "openssl")?;

@@ -159,6 +159,12 @@ pub fn filled(slot: u8, blob: &[u8]) -> Delta {
     delta
 }
 
+/// What the store gave for the key of a slot: for hosts that ask the store about it.
+#[must_use]
+pub fn blob(nvm: &Nvm, slot: u8) -> Option<&[u8]> {
+    nvm.get(&name(slot))
+}
+
 /// Whether a slot holds a key.
 #[must_use]
 pub fn is_filled(nvm: &Nvm, slot: u8) -> bool {

@@ -4,10 +4,12 @@
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Parser, Subcommand};
+use gose_element::Seid;
 use gosed::{
-    config::Config,
+    config::{Config, KeySlot},
     demo::{Demo, DemoGuest},
     node::{self, Node, Running, StartError},
+    store::{self, About, Question},
 };
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -27,6 +29,9 @@ enum Command {
     Check(Configuration),
     /// Makes the master key of software elements, sealed by the TPM that `[store] sealed-by` names.
     Seal(Configuration),
+    /// Asks a TPM of the configuration what its machine booted, or whether an element's key is in it. Leaves
+    /// `statement`, `signature` and `attestation-key.pem`, as tpm2_checkquote and openssl take them.
+    Attest(Attest),
     /// Plays the paper's experiment: a grid node, a hypervisor node, an authentication server and two guests as
     /// processes of their own.
     Demo(Demo),
@@ -40,6 +45,35 @@ struct Configuration {
     /// The configuration file [default: $XDG_CONFIG_HOME/gose/gosed.toml, /etc/gose/gosed.toml].
     #[arg(long, value_name = "FILE", env = "GOSE_CONFIG")]
     config: Option<PathBuf>,
+}
+
+#[derive(clap::Args)]
+struct Attest {
+    #[command(flatten)]
+    configuration: Configuration,
+    /// The asker's nonce: up to 32 bytes in hexadecimal digits
+    #[arg(long, value_name = "HEX")]
+    nonce: String,
+    /// The element whose key is asked about
+    #[arg(
+        long,
+        value_name = "SEID",
+        requires = "slot",
+        conflicts_with = "key_store"
+    )]
+    element: Option<Seid>,
+    /// The slot of that key
+    #[arg(long, value_name = "SLOT", requires = "element")]
+    slot: Option<KeySlot>,
+    /// The [[key-store]] whose machine is asked about
+    #[arg(long, value_name = "NAME", required_unless_present = "element")]
+    key_store: Option<String>,
+    /// Registers that are quoted, 0 to 23
+    #[arg(long, value_name = "N", value_delimiter = ',', default_values_t = [0, 1, 2, 3, 4, 5, 6, 7])]
+    pcr: Vec<u8>,
+    /// Directory for the answer
+    #[arg(long, value_name = "DIRECTORY")]
+    out: PathBuf,
 }
 
 impl Configuration {
@@ -57,6 +91,7 @@ fn main() -> ExitCode {
         Command::Run(configuration) => run(&configuration.path()),
         Command::Check(configuration) => check(&configuration.path()),
         Command::Seal(configuration) => seal(&configuration.path()),
+        Command::Attest(attest) => return attest.run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -77,7 +112,42 @@ fn check(path: &std::path::Path) -> Result<(), StartError> {
 }
 
 fn seal(path: &std::path::Path) -> Result<(), StartError> {
-    Ok(gosed::store::seal_master_key(&Config::read(path)?)?)
+    Ok(store::seal_master_key(&Config::read(path)?)?)
+}
+
+impl Attest {
+    fn run(self) -> ExitCode {
+        match self.answer() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("gosed: {error}");
+                ExitCode::FAILURE
+            }
+        }
+    }
+
+    fn answer(self) -> Result<(), Box<dyn std::error::Error>> {
+        let nonce = gose_proto::hex::decode(self.nonce.as_bytes())?;
+        let about = match (self.element, self.slot, self.key_store) {
+            (Some(seid), Some(slot), _) => About::Key(seid, slot),
+            (_, _, Some(store)) => About::Machine(store, self.pcr),
+            _ => return Err("name --element and --slot, or --key-store".into()),
+        };
+        let config = Config::read(&self.configuration.path())?;
+        let answer = store::attest(&config, &Question { nonce, about })?;
+        let key = gose_client::pki::to_pem("PUBLIC KEY", &answer.attestation_key);
+        std::fs::create_dir_all(&self.out)?;
+        for (name, content) in [
+            ("statement", answer.statement.as_slice()),
+            ("signature", &answer.signature),
+            ("attestation-key.pem", key.as_bytes()),
+        ] {
+            let path = self.out.join(name);
+            std::fs::write(&path, content)
+                .map_err(|error| format!("{}: {error}", path.display()))?;
+        }
+        Ok(())
+    }
 }
 
 fn run(path: &std::path::Path) -> Result<(), StartError> {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use gose_card::keystore;
 use gose_element::SecureElement;
 
+use super::attest::Answer;
 use crate::config::{Config, KeyStore, Reader};
 #[cfg(feature = "pcsc")]
 use crate::config::{Slot, SlotKind};
@@ -160,6 +161,41 @@ pub(super) fn seal(store: &KeyStore, secret: &[u8]) -> Result<Vec<u8>, String> {
 
 #[cfg(not(feature = "tpm"))]
 pub(super) fn seal(_: &KeyStore, _: &[u8]) -> Result<Vec<u8>, String> {
+    absent("tpm")
+}
+
+/// What the machine of this TPM booted, by its registers.
+#[cfg(feature = "tpm")]
+pub(super) fn quote(store: &KeyStore, pcrs: &[u8], nonce: &[u8]) -> Result<Answer, String> {
+    let tpm = gose_backend::tpm::TpmKeyStore::new(tpm_settings(store)?);
+    let said = tpm.quote(pcrs, nonce);
+    said.map(answer).map_err(|error| error.to_string())
+}
+
+/// That the key of this blob is in this TPM.
+#[cfg(feature = "tpm")]
+pub(super) fn certify(store: &KeyStore, blob: &[u8], nonce: &[u8]) -> Result<Answer, String> {
+    let tpm = gose_backend::tpm::TpmKeyStore::new(tpm_settings(store)?);
+    let said = tpm.certify(blob, nonce);
+    said.map(answer).map_err(|error| error.to_string())
+}
+
+#[cfg(feature = "tpm")]
+fn answer(said: gose_backend::tpm::Attested) -> Answer {
+    Answer {
+        statement: said.statement,
+        signature: said.signature,
+        attestation_key: said.attestation_key,
+    }
+}
+
+#[cfg(not(feature = "tpm"))]
+pub(super) fn quote(_: &KeyStore, _: &[u8], _: &[u8]) -> Result<Answer, String> {
+    absent("tpm")
+}
+
+#[cfg(not(feature = "tpm"))]
+pub(super) fn certify(_: &KeyStore, _: &[u8], _: &[u8]) -> Result<Answer, String> {
     absent("tpm")
 }
 

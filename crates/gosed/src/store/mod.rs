@@ -1,5 +1,6 @@
 //! Where the elements of a configuration come from: files, keys, remote grids.
 
+mod attest;
 mod births;
 mod calls;
 pub(crate) mod durable;
@@ -23,6 +24,7 @@ use gose_card::{
     keystore::{KeyStore, SoftwareKeyStore},
 };
 
+pub use attest::{About, Answer, Question, attest};
 use births::Birth;
 pub use calls::{Calls, Upstreams};
 use file::ImageFile;
@@ -78,21 +80,10 @@ struct Parts<'a> {
 /// # Errors
 /// [`StoreError`].
 pub fn specs(config: &Config, calls: &Arc<Calls>) -> Result<Vec<Spec>, StoreError> {
-    let images = match &config.store {
-        None => None,
-        Some(store) => {
-            let key = match sealing(config) {
-                None => master_key(&store.master_key_file),
-                Some(tpm) => master_key::sealed(&store.master_key_file, tpm),
-            };
-            let key = key.map_err(|cause| StoreError::MasterKey {
-                path: store.master_key_file.clone(),
-                cause,
-            })?;
-            make_directory(&store.directory)?;
-            Some((store.directory.as_path(), Arc::new(key)))
-        }
-    };
+    let images = store_key(config)?;
+    if let Some((directory, _)) = &images {
+        make_directory(directory)?;
+    }
     let mut keys = HashMap::new();
     for store in &config.key_stores {
         let made = hardware::key_store(store).map_err(|cause| StoreError::Hardware {
@@ -112,6 +103,22 @@ pub fn specs(config: &Config, calls: &Arc<Calls>) -> Result<Vec<Spec>, StoreErro
         .into_iter()
         .flatten()
         .collect())
+}
+
+/// The directory of the images, and the key that opens them.
+fn store_key(config: &Config) -> Result<Option<(&Path, Arc<MasterKey>)>, StoreError> {
+    let Some(store) = &config.store else {
+        return Ok(None);
+    };
+    let key = match sealing(config) {
+        None => master_key(&store.master_key_file),
+        Some(tpm) => master_key::sealed(&store.master_key_file, tpm),
+    };
+    let key = key.map_err(|cause| StoreError::MasterKey {
+        path: store.master_key_file.clone(),
+        cause,
+    })?;
+    Ok(Some((store.directory.as_path(), Arc::new(key))))
 }
 
 /// Images lie where nobody else reads; the first start makes the place.
