@@ -79,7 +79,7 @@ pub struct Config {
     #[serde(default, rename = "key-store", skip_serializing_if = "Vec::is_empty")]
     pub key_stores: Vec<KeyStore>,
     /// The slots, in the order of their numbers.
-    #[serde(default, rename = "slot")]
+    #[serde(default, rename = "slot", deserialize_with = "slot::numbered")]
     pub slots: Vec<Slot>,
     /// Who may use what; whoever is not here may use nothing.
     #[serde(default, rename = "user")]

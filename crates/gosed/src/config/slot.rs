@@ -3,14 +3,14 @@
 use std::{collections::BTreeMap, path::PathBuf};
 
 use gose_card::timing::Profile;
-use gose_element::Seid;
-use serde::{Deserialize, Serialize};
+use gose_element::{Seid, SlotId};
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 
 use super::{AidRule, ByDefault, KeySlot, Text};
 
 /// A slot and the element in it.
-#[derive(Debug, Clone, Deserialize, Serialize)]
-#[serde(try_from = "Written", into = "Written")]
+#[derive(Debug, Clone, Serialize)]
+#[serde(into = "Written")]
 pub struct Slot {
     /// The element's name in the grid.
     pub seid: Text<Seid>,
@@ -78,7 +78,8 @@ impl Slot {
 #[derive(Clone, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct Written {
-    seid: Text<Seid>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seid: Option<Text<Seid>>,
     kind: Kind,
     #[serde(skip_serializing_if = "Option::is_none")]
     image: Option<PathBuf>,
@@ -112,17 +113,20 @@ enum Kind {
     Remote,
 }
 
-impl TryFrom<Written> for Slot {
-    type Error = String;
-
-    fn try_from(written: Written) -> Result<Self, String> {
-        let seid = written.seid.clone();
-        Self::new(written).map_err(|error| format!("slot \"{}\": {error}", *seid))
-    }
+/// Slots in the order of the file; one without SEID is called by its number.
+pub(super) fn numbered<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Slot>, D::Error> {
+    let slots = (0..).zip(Vec::<Written>::deserialize(from)?);
+    let named = slots.map(|(number, written)| {
+        let given = written.seid.clone();
+        let seid = given.unwrap_or_else(|| Text(SlotId(number).default_seid()));
+        let slot = Slot::new(seid.clone(), written);
+        slot.map_err(|error| D::Error::custom(format!("slot \"{}\": {error}", *seid)))
+    });
+    named.collect()
 }
 
 impl Slot {
-    fn new(written: Written) -> Result<Self, String> {
+    fn new(seid: Text<Seid>, written: Written) -> Result<Self, String> {
         written.refuse_foreign_keys()?;
         let kind = match written.kind {
             Kind::Software => SlotKind::Software {
@@ -147,14 +151,11 @@ impl Slot {
                 node: written
                     .node
                     .ok_or("kind = \"remote\" needs node = \"host:port\"")?,
-                seid: written
-                    .remote_seid
-                    .unwrap_or_else(|| written.seid.clone())
-                    .0,
+                seid: written.remote_seid.unwrap_or_else(|| seid.clone()).0,
             },
         };
         Ok(Self {
-            seid: written.seid,
+            seid,
             kind,
             default: written.default,
             aids: written.aids,
@@ -212,7 +213,7 @@ fn profile(name: &str) -> Result<&'static Profile, String> {
 impl From<Slot> for Written {
     fn from(slot: Slot) -> Self {
         let mut written = Self {
-            seid: slot.seid,
+            seid: Some(slot.seid),
             kind: Kind::Software,
             image: None,
             timing: None,

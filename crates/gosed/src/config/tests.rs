@@ -271,6 +271,17 @@ fn the_example_is_good() {
 }
 
 #[test]
+fn a_slot_without_a_name_is_called_by_its_number() {
+    let text = "version = 1\n[admin]\n[store]\nmaster-key-file = \"k\"\n\
+                [[slot]]\nseid = \"SE1\"\nkind = \"software\"\n[[slot]]\nkind = \"software\"\n";
+    let config = Config::parse(text).unwrap();
+    let names: Vec<_> = config.slots.iter().map(|slot| slot.seid.as_str()).collect();
+    assert_eq!(names, ["SE1", "slot#1"]);
+    let twice = format!("{text}[[slot]]\nseid = \"slot#1\"\nkind = \"software\"\n");
+    assert!(Config::parse(&twice).is_err());
+}
+
+#[test]
 fn the_examples_of_roles_are_good() {
     let check = |name: &str| {
         let config = Config::parse(&document(&format!("docs/examples/{name}.toml"))).unwrap();

@@ -61,7 +61,8 @@ impl Session {
             return Progress::More;
         }
         match parsed {
-            Ok(Line::Begin(_)) => {
+            // Whatever follows the word.
+            Ok(Line::Begin(_)) | Err(LineError::Begin | LineError::IdTooLong) => {
                 let code = Code::new(Class::Illegal, Verb::BEGIN);
                 self.fail(
                     frame,

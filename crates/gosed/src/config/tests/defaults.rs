@@ -130,6 +130,15 @@ fn the_table_of_defaults_is_true() {
                     let left = without.as_ref().and_then(|left| at(left, &place).get(&key));
                     assert_eq!(left, None, "{name} has a default");
                 }
+                "its place" => {
+                    let left = without.as_ref().and_then(|left| at(left, &place).get(&key));
+                    let (list, number) = place.last().unwrap();
+                    let told = format!("{list}#{}", number.unwrap());
+                    // Where no other section asks for it by its name.
+                    if left.is_some() {
+                        assert_eq!(left.and_then(Value::as_str), Some(told.as_str()), "{name}");
+                    }
+                }
                 cell if cell.starts_with('`') => {
                     let told: Table = format!("it = {}", cell.trim_matches('`')).parse().unwrap();
                     assert!(!own.contains_key(&key), "{name} is given in the test");

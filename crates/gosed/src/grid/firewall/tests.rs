@@ -154,6 +154,9 @@ fn management_commands_and_filters() {
         00FFFFFF management
         A0460002 management
         A0200001083030303030303030 management
+        A02A0001083030303030303030 management
+        A02400011030303030303030303030303030303030 management
+        A02C00001030303030303030303030303030303030 management
         A0170081 management
         00CB3FFF055C035FC105 filter
         0CCB3FFF055C035FC105 filter
