@@ -162,6 +162,10 @@ pub(crate) fn pkcs11() -> Proof {
         ("keytool", "default-jre-headless"),
         ("valgrind", "valgrind"),
         ("openssl", "openssl"),
+        ("nginx", "nginx"),
+        ("curl", "curl"),
+        ("ssh", "openssh-client"),
+        ("/usr/sbin/sshd", "openssh-server"),
         ("ip", "iproute2"),
         (
             "/usr/lib/x86_64-linux-gnu/engines-3/pkcs11.so",
@@ -177,7 +181,10 @@ pub(crate) fn pkcs11() -> Proof {
     build_programs()?;
     let mut build = cargo();
     succeed(build.args(["build", "--quiet", "--package", "gose-pkcs11"]))?;
-    judge("pkcs11")
+    let mut guide = Command::new(root().join("interop/pkcs11/guide.sh"));
+    guide.current_dir(root()).stdin(Stdio::null());
+    let (cases, recipes) = (judge("pkcs11")?, closing(&mut guide)?);
+    Ok(format!("{cases}; docs/guide/pkcs11.md: {recipes}"))
 }
 
 /// libgose.so under a program of C.
@@ -272,7 +279,11 @@ fn build_test(features: &str, test: &str) -> Result<(), String> {
 
 /// Runs a judge; gives its closing line.
 fn judge(folder: &str) -> Proof {
-    let shown = output(&mut script(folder))?;
+    closing(&mut script(folder))
+}
+
+fn closing(script: &mut Command) -> Proof {
+    let shown = output(script)?;
     for line in shown.lines() {
         println!("    {line}");
     }

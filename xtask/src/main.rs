@@ -112,7 +112,7 @@ const TEST: &[Stage] = &[
     ),
     Stage::new(
         "pkcs11",
-        "libgose_pkcs11.so serves OpenSC, GnuTLS, OpenSSL, Python, NSS and Java; forks, restarts, wrong calls",
+        "libgose_pkcs11.so serves OpenSC, GnuTLS, OpenSSL, Python, NSS, Java, nginx, ssh; forks, restarts, wrong calls",
         interop::pkcs11,
     ),
     Stage::new(

@@ -8,6 +8,7 @@ mod child;
 mod eap;
 mod load;
 mod memory;
+mod pkcs11;
 mod pki;
 mod racs;
 mod raw;
@@ -64,6 +65,30 @@ enum Command {
         /// Its configuration
         config: PathBuf,
     },
+    /// Signatures through PKCS#11: elements of a node against SoftHSM2, in process and remote
+    Pkcs11 {
+        /// The module [default: the one of this program's folder of profiles]
+        #[arg(long, env = "GOSE_PKCS11_MODULE")]
+        module: Option<PathBuf>,
+        /// Prints JSON
+        #[arg(long)]
+        json: bool,
+        /// A seventh of the time
+        #[arg(long)]
+        short: bool,
+    },
+    /// Signs for a while (started by `pkcs11`)
+    #[command(hide = true)]
+    Pkcs11Client {
+        /// The module
+        module: PathBuf,
+        /// The token's label
+        label: String,
+        /// `p256` or `rsa2048`
+        key: String,
+        /// How long
+        milliseconds: u64,
+    },
     /// Serves the raw ping-pong (started by `racs`)
     #[command(hide = true)]
     Raw {
@@ -113,6 +138,17 @@ fn main() -> ExitCode {
             half_open,
         }),
         Command::Radius { config } => eap::serve(&config),
+        Command::Pkcs11 {
+            module,
+            json,
+            short,
+        } => pkcs11::run(module, json, short),
+        Command::Pkcs11Client {
+            module,
+            label,
+            key,
+            milliseconds,
+        } => pkcs11::client(&module, &label, &key, milliseconds),
         Command::Raw {
             folder,
             request,

@@ -81,7 +81,7 @@ pub(crate) const HASHED: [(
 
 /// All mechanisms with sizes and flags.
 pub(crate) fn list() -> Vec<(CK_MECHANISM_TYPE, CK_MECHANISM_INFO)> {
-    let rsa = |flags| info(2048, 3072, flags);
+    let rsa = |flags| info(2048, 4096, flags);
     let ec = |flags| {
         info(
             256,

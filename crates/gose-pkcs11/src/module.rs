@@ -62,6 +62,8 @@ pub(crate) struct Slot {
     /// Whether C_WaitForSlotEvent has not told of the last change.
     pub(crate) changed: bool,
     pub(crate) policy: Policy,
+    /// The PIN that the configuration names.
+    known: Option<Secret>,
     pub(crate) line: Arc<Line>,
     /// What lies on the element; asked for when first needed.
     pub(crate) objects: Option<Arc<Contents>>,
@@ -131,14 +133,17 @@ pub(crate) fn lock() -> Result<Locked> {
     }
 }
 
-/// C_Initialize. A process that inherited a module by fork may call it, and begins anew then.
+/// C_Initialize. A process that inherited a module by fork may call it, and begins anew then, with the
+/// configuration and the secrets of its parent: it may have lost the right to read them.
 pub(crate) fn initialize() -> Result<()> {
     let mut state = state();
     if let Some(module) = &mut *state {
         module.notice_fork()?;
-        if !module.inherited {
+        if !std::mem::take(&mut module.inherited) {
             return Err(Rv(CKR_CRYPTOKI_ALREADY_INITIALIZED));
         }
+        module.begin_anew();
+        return Ok(());
     }
     let config = Config::load().map_err(|error| {
         Log::Stderr.line(&error);
@@ -185,6 +190,16 @@ impl Module {
         module
     }
 
+    /// No session, nobody logged in, nothing known of the elements.
+    fn begin_anew(&mut self) {
+        self.sessions.clear();
+        self.objects.clear();
+        self.listed = None;
+        for slot in &mut self.slots {
+            (slot.user, slot.pin, slot.objects) = (LoggedIn::Nobody, None, None);
+        }
+    }
+
     /// In a child process: the parent goes on using the sessions with elements, so that this process
     /// forgets them and opens its own. Sessions, logins and handles of the application stay valid.
     fn notice_fork(&mut self) -> Result<()> {
@@ -218,11 +233,21 @@ impl Module {
         if let Some(index) = self.slots.iter().position(|slot| slot.seid == seid) {
             return index as CK_SLOT_ID;
         }
+        let policy = self.config.policy(seid);
+        let known = policy.pin.as_ref().and_then(|source| {
+            let text = source.read(&self.config.folder).inspect_err(|error| {
+                self.config.log.line(&format!("PIN of {seid}: {error}"));
+            });
+            let text = text.ok()?;
+            let pin = field(&text, "piv-pin").unwrap_or(text);
+            Some(Arc::new(Zeroizing::new(pin.as_bytes().to_vec())))
+        });
         self.slots.push(Slot {
             seid,
             present,
             changed: false,
-            policy: self.config.policy(seid),
+            policy,
+            known,
             line: Arc::default(),
             objects: None,
             user: LoggedIn::Nobody,
@@ -328,10 +353,9 @@ impl Module {
         if !key.needs_login() {
             return Ok(());
         }
-        let config = self.config.clone();
         let slot = self.slot(id)?;
         if slot.pin.is_none() && slot.policy.login == Login::NotRequired {
-            slot.pin = Some(slot.source_pin(&config)?);
+            slot.pin = Some(slot.source_pin()?);
         }
         match slot.pin {
             Some(_) => Ok(()),
@@ -390,15 +414,9 @@ impl Slot {
     ///
     /// # Errors
     /// CKR_PIN_INCORRECT where it was wrong before or cannot be read.
-    pub(crate) fn source_pin(&self, config: &Config) -> Result<Secret> {
-        let source = self.policy.pin.as_ref().filter(|_| !self.source_failed);
-        let source = source.ok_or(Rv(CKR_PIN_INCORRECT))?;
-        let text = source.read(&config.folder).map_err(|error| {
-            config.log.line(&format!("PIN of {}: {error}", self.seid));
-            Rv(CKR_PIN_INCORRECT)
-        })?;
-        let pin = field(&text, "piv-pin").unwrap_or(text);
-        Ok(Arc::new(Zeroizing::new(pin.as_bytes().to_vec())))
+    pub(crate) fn source_pin(&self) -> Result<Secret> {
+        let known = self.known.clone().filter(|_| !self.source_failed);
+        known.ok_or(Rv(CKR_PIN_INCORRECT))
     }
 }
 

@@ -36,20 +36,13 @@ pub(crate) fn read(object: &[u8]) -> Vec<Name> {
         .collect()
 }
 
-/// The key history object with these names; its other fields stay, or begin with no retired key.
-pub(crate) fn write(object: Option<&[u8]>, names: &[Name]) -> Vec<u8> {
-    let mut out = Vec::new();
-    match object {
-        None => {
-            tlv::write(&mut out, 0xC1, &[0]);
-            tlv::write(&mut out, 0xC2, &[0]);
-        }
-        Some(object) => {
-            for (tag, value) in objects(object) {
-                if tag != TEMPLATE && tag != 0xFE {
-                    tlv::write(&mut out, tag, value);
-                }
-            }
+/// The key history object with these names and this many retired keys; its other fields stay.
+pub(crate) fn write(object: Option<&[u8]>, names: &[Name], retired: u8) -> Vec<u8> {
+    let mut out = tlv::object(0xC1, &[retired]);
+    let others = objects(object.unwrap_or(&[0xC2, 1, 0]));
+    for (tag, value) in others {
+        if tag != TEMPLATE && tag != 0xC1 && tag != 0xFE {
+            tlv::write(&mut out, tag, value);
         }
     }
     for name in names {
@@ -90,11 +83,11 @@ mod tests {
                 label: Some(vec![0x61; 64]),
             },
         ];
-        let object = write(None, &names);
+        let object = write(None, &names, 3);
         assert_eq!(read(&object), names);
         // Fields of others stay.
         let others = gose_proto::hex::decode("C10102C20100F30161E00380019AFE00").unwrap();
-        let object = write(Some(&others), &names[..1]);
+        let object = write(Some(&others), &names[..1], 2);
         assert!(object.starts_with(&gose_proto::hex::decode("C10102C20100F30161").unwrap()));
         assert_eq!(read(&object), names[..1]);
         for wrong in [&[][..], &[0xE0], &[0xE0, 5, 1], &[0xE0, 3, 0x80, 1, 0x01]] {

@@ -260,11 +260,7 @@ pub(crate) fn of_inventory(token: CK_SLOT_ID, inventory: &Inventory, always: boo
 fn algorithm(public: &Public) -> Option<Algorithm> {
     use crate::public::Curve;
     match public {
-        Public::Rsa(key) => match key.modulus.len() {
-            256 => Some(Algorithm::Rsa2048),
-            384 => Some(Algorithm::Rsa3072),
-            _ => None,
-        },
+        Public::Rsa(key) => Algorithm::rsa(key.modulus.len()),
         Public::Ec(Curve::P256, _) => Some(Algorithm::P256),
         Public::Ec(Curve::P384, _) => Some(Algorithm::P384),
         Public::Ec(..) => None,
@@ -376,11 +372,11 @@ pub(crate) fn certificate_attributes(
 }
 
 /// The names that stay when a key is called otherwise.
-pub(crate) fn rename(inventory: Option<&[u8]>, name: Name) -> Vec<u8> {
+pub(crate) fn rename(inventory: Option<&[u8]>, name: Name, retired: u8) -> Vec<u8> {
     let mut names = inventory.map(names::read).unwrap_or_default();
     names.retain(|other| other.slot != name.slot);
     if name.id.is_some() || name.label.is_some() {
         names.push(name);
     }
-    names::write(inventory, &names)
+    names::write(inventory, &names, retired)
 }

@@ -71,6 +71,7 @@ fn algorithm(mechanism: &Mechanism, public: &[Attribute]) -> Result<Algorithm> {
             match number(public, CKA_MODULUS_BITS)? {
                 Some(2048) => Ok(Algorithm::Rsa2048),
                 Some(3072) => Ok(Algorithm::Rsa3072),
+                Some(4096) => Ok(Algorithm::Rsa4096),
                 Some(_) => Err(Rv(CKR_KEY_SIZE_RANGE)),
                 None => Err(Rv(CKR_TEMPLATE_INCOMPLETE)),
             }

@@ -368,7 +368,18 @@ pub(crate) fn name(
         id: id.or(old_id),
         label: label.or(old_label),
     };
-    piv.put_object(KEY_HISTORY, &object::rename(history, name))
+    let keys = contents.iter().flat_map(|contents| &contents.objects);
+    let slots = keys.filter_map(|object| match &object.kind {
+        Kind::Private(key) => Some(key.slot),
+        _ => None,
+    });
+    // The retired slots are counted up to the last one with a key.
+    let retired = slots
+        .chain([slot])
+        .filter_map(|slot| slot.id().checked_sub(0x81).filter(|number| *number <= 20))
+        .max()
+        .unwrap_or(0);
+    piv.put_object(KEY_HISTORY, &object::rename(history, name, retired))
 }
 
 /// Whether a template's names can be kept.

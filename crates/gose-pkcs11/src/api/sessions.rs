@@ -128,11 +128,10 @@ pub(crate) fn login(
 
 /// The PIN that the application shows, or that the configuration names in its place.
 fn shown(module: &mut Module, id: CK_SLOT_ID, pin: Option<&[u8]>) -> Result<Secret> {
-    let config = module.config.clone();
     let slot = module.slot(id)?;
     match pin {
         Some(pin) => Ok(Arc::new(Zeroizing::new(pin.to_vec()))),
-        None if slot.policy.login != Login::Application => slot.source_pin(&config),
+        None if slot.policy.login != Login::Application => slot.source_pin(),
         None => Err(Rv(CKR_ARGUMENTS_BAD)),
     }
 }
