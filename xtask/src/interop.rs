@@ -10,7 +10,7 @@ use crate::stage::{cargo, need, output, root, succeed};
 type Proof = Result<String, String>;
 
 /// The stages of `cargo xtask interop`.
-pub(crate) const NAMES: [&str; 14] = [
+pub(crate) const NAMES: [&str; 15] = [
     "vpcd",
     "readers",
     "opensc",
@@ -21,6 +21,7 @@ pub(crate) const NAMES: [&str; 14] = [
     "freeradius",
     "hostapd",
     "radsec",
+    "tls",
     "namespaces",
     "pkcs11",
     "capi",
@@ -151,6 +152,13 @@ pub(crate) fn hostapd() -> Proof {
     need("hostapd", "hostapd")?;
     eap_needs()?;
     judge("hostapd")
+}
+
+/// gose tls connect against openssl's server.
+pub(crate) fn tls() -> Proof {
+    eap_needs()?;
+    need("rev", "bsdextrautils")?;
+    judge("tls")
 }
 
 /// libgose_pkcs11.so under everybody's applications.

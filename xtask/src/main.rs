@@ -106,6 +106,11 @@ const TEST: &[Stage] = &[
         interop::radsec,
     ),
     Stage::new(
+        "tls",
+        "gose tls connect talks to openssl s_server by an element's key: versions, records, resumption, refusals",
+        interop::tls,
+    ),
+    Stage::new(
         "namespaces",
         "guests with a link of their own attach, authenticate, and reach nothing of each other's",
         interop::namespaces,

@@ -181,7 +181,7 @@ impl Server {
     }
 }
 
-fn resolve(server: &str, port: u16) -> Result<(String, SocketAddr), Failure> {
+pub(crate) fn resolve(server: &str, port: u16) -> Result<(String, SocketAddr), Failure> {
     let host_and_port = if let Ok(address) = server.parse::<SocketAddr>() {
         return Ok((address.ip().to_string(), address));
     } else if let Ok(ip) = server.parse::<std::net::IpAddr>() {
@@ -388,7 +388,8 @@ fn milliseconds(time: Duration) -> f64 {
     time.as_secs_f64() * 1000.0
 }
 
-fn now() -> u32 {
+/// Unix time in seconds.
+pub(crate) fn now() -> u32 {
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map(|time| time.as_secs());

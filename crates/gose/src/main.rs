@@ -19,6 +19,7 @@ mod racs;
 mod reader;
 mod secrets;
 mod terminal;
+mod tls;
 mod vm;
 
 use std::process::ExitCode;
@@ -71,6 +72,9 @@ enum Noun {
     Racs(racs::Args),
     /// Keep an element in a virtual reader of pcscd, so that programs of this machine use it as a card
     Reader(reader::Plug),
+    /// TLS to an ordinary server, the handshake done by an element
+    #[command(subcommand)]
+    Tls(tls::Verb),
     /// Virtual machines of a hypervisor node
     #[command(subcommand)]
     Vm(vm::Verb),
@@ -97,6 +101,7 @@ fn main() -> ExitCode {
         Noun::Pki(verb) => verb.run(&output),
         Noun::Racs(args) => args.run(&output),
         Noun::Reader(plug) => plug.forever(&output),
+        Noun::Tls(verb) => verb.run(&output),
         Noun::Vm(verb) => verb.run(&output),
     };
     match outcome {

@@ -45,6 +45,24 @@ impl Output {
             .map_err(|error| Failure::local(format!("standard output: {error}")))
     }
 
+    /// Tells about work whose data goes to standard output: on standard error, as text or as one JSON value.
+    ///
+    /// # Errors
+    /// [`Failure::Local`] when there is no JSON for it.
+    pub(crate) fn aside<T: Serialize>(
+        &self,
+        value: &T,
+        text: impl FnOnce(&T) -> String,
+    ) -> Result<(), Failure> {
+        let line = if self.json {
+            serde_json::to_string(value).map_err(|error| Failure::local(error.to_string()))?
+        } else {
+            text(value)
+        };
+        eprintln!("{line}");
+        Ok(())
+    }
+
     /// Prints why the command failed, on standard error.
     pub(crate) fn failure(&self, failure: &Failure) {
         if self.json {

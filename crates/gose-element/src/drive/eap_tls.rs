@@ -63,6 +63,17 @@ impl Reply {
     }
 }
 
+/// How far a handshake with an ordinary TLS server has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    /// The server has more to say.
+    UnderWay,
+    /// The session stands.
+    Done,
+    /// One end did not accept the other.
+    Failed,
+}
+
 /// Why the element did not do what the host asked for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {

@@ -3,7 +3,7 @@
 
 use gose_proto::eap::{Fragment, Fragmenter, Packet, Reassembled, Reassembler, Type};
 
-use super::{EapTls, Error, Reply, scripts};
+use super::{EapTls, Error, Progress, Reply, scripts};
 use crate::{SecureElement, announced};
 
 /// TLS data of one EAP-TLS fragment towards the element.
@@ -34,6 +34,32 @@ impl<E: SecureElement + ?Sized> EapTls<'_, E> {
             packets.push(Packet::request(self.identifier, Type::TLS, &type_data).encode());
         }
         self.exchange(&packets, None)
+    }
+
+    /// How far the handshake has come: the element alone knows which flight was the last.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn tls_progress(&mut self) -> Result<Progress, Error> {
+        let outcomes = announced::collect(self.element, &scripts::state());
+        let state = scripts::last(&outcomes, "Get-State")?;
+        match *state.body {
+            [3] => Ok(Progress::Done),
+            [4] => Ok(Progress::Failed),
+            [_] => Ok(Progress::UnderWay),
+            _ => Err(Error::Malformed("Get-State")),
+        }
+    }
+
+    /// Version and cipher suite of the session, as on the line, without moving it to the host.
+    ///
+    /// # Errors
+    /// As [`EapTls::exported`].
+    pub fn version_and_suite(&mut self) -> Result<(u16, u16), Error> {
+        match *self.exported(0x80)? {
+            [v1, v2, s1, s2] => Ok((u16::from_be_bytes([v1, v2]), u16::from_be_bytes([s1, s2]))),
+            _ => Err(Error::Malformed("cipher suite")),
+        }
     }
 
     fn exchange(&mut self, packets: &[Vec<u8>], now: Option<u32>) -> Result<Vec<u8>, Error> {

@@ -101,6 +101,14 @@ pub fn reset_state() -> Script {
     step([0xA0, 0x19, 0x10, 0x00], &[]).into()
 }
 
+/// Get-State.
+#[must_use]
+pub fn state() -> Script {
+    Step::new([0xA0, 0x19, 0x00, 0x00, 0x01])
+        .expect_normal()
+        .into()
+}
+
 /// Get-Session-Key: the MSK.
 #[must_use]
 pub fn msk() -> Script {
