@@ -84,6 +84,7 @@ pub(crate) fn check() -> Result<String, String> {
         source(path, &mut faults);
     }
     documents(&mut faults);
+    seeds(&mut faults);
     let names = tests_are_there(&sources, &mut faults);
     if faults.is_empty() {
         Ok(format!(
@@ -251,6 +252,31 @@ fn documents(faults: &mut Vec<String>) {
             if is_path && plain && !root().join(quoted.trim_end_matches('/')).exists() {
                 faults.push(format!("{document} names {quoted}, which is not there"));
             }
+        }
+    }
+}
+
+/// Every fuzz target begins with inputs that mean something to it.
+fn seeds(faults: &mut Vec<String>) {
+    let manifest = read(&root().join("fuzz/Cargo.toml"));
+    let targets: Vec<&str> = manifest
+        .split("[[bin]]")
+        .skip(1)
+        .filter_map(|bin| bin.split("name = \"").nth(1)?.split('"').next())
+        .collect();
+    if targets.is_empty() {
+        faults.push("fuzz/Cargo.toml names no target".into());
+    }
+    for target in targets {
+        let corpus = root().join("fuzz/corpus").join(target);
+        let some = fs::read_dir(&corpus).is_ok_and(|mut seeds| {
+            seeds.any(|seed| {
+                seed.and_then(|seed| seed.metadata())
+                    .is_ok_and(|seed| seed.is_file() && seed.len() > 0)
+            })
+        });
+        if !some {
+            faults.push(format!("fuzz/corpus/{target} has no seed"));
         }
     }
 }
