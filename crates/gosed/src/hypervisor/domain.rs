@@ -219,4 +219,4 @@ fn new_secret() -> Result<JoinSecret, IssueError> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

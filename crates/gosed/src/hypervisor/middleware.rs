@@ -253,7 +253,7 @@ impl Middleware {
         self.wait_until_gone(vm)?;
         let generation = self.generations.next(vm)?;
         let domain = Domain::start(self.issuer.clone(), vm, generation, unix_now())?;
-        let renewal = renew(domain.clone(), self.issuer.lifetime() / 2);
+        let renewal = renew(domain.clone());
         let record = self.join_record(&domain)?;
         let (sockets, guest) = self.prepare(&start, domain)?;
         lock(&guest.tasks).spawn(renewal);
@@ -406,7 +406,8 @@ impl Drop for Guest {
 }
 
 /// A new token at half of the old one's life.
-async fn renew(domain: Arc<Domain>, every: Duration) {
+async fn renew(domain: Arc<Domain>) {
+    let every = domain.issuer().lifetime() / 2;
     let mut wait = every;
     loop {
         tokio::time::sleep(wait).await;
@@ -433,3 +434,6 @@ pub fn unix_now() -> i64 {
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests;

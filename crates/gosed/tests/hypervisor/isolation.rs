@@ -27,7 +27,7 @@ use rustls::{
     crypto::aws_lc_rs::default_provider,
     pki_types::CertificateDer,
     sign::{CertifiedKey, Signer, SigningKey},
-    version::TLS13,
+    version::{TLS12, TLS13},
 };
 
 use crate::world::{World, logged};
@@ -234,6 +234,48 @@ fn what_is_shown_must_be_ones_own_token() {
     // likewise the certificate of hv-ca itself
     assert!(a.session(&world, &world.hv_ca).is_none());
     logged(&[&a.vm, "no VM-Auth-Token"]);
+}
+
+/// Every session needs a signature of the hypervisor's element: no older version, no ticket, no resumption.
+#[test]
+fn a_guests_channel_is_tls_1_3_and_every_session_a_full_one() {
+    let world = World::new("none");
+    let mut a = Rogue::new(&world, "SE-A");
+    let shown = a.chain();
+    let config = a.config(&world, shown.certificates());
+    let mut roots = RootCertStore::empty();
+    roots.add(world.anchor()).unwrap();
+    let mut old = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_protocol_versions(&[&TLS12])
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_client_cert_resolver(config.client_auth_cert_resolver.clone());
+    old.alpn_protocols = vec![RACS.to_vec()];
+    let socket = a.control.open(Request::Session).unwrap();
+    let name = || server_name("localhost").unwrap();
+    let refused = Link::tls(socket, name(), Arc::new(old), Duration::from_secs(10)).err();
+    let refused = refused.unwrap().to_string();
+    assert!(refused.contains("ProtocolVersion"), "{refused}");
+    // One memory of sessions over all of them, and a client that would resume.
+    let mut willing = (*config).clone();
+    willing.resumption = Resumption::in_memory_sessions(8);
+    let willing = Arc::new(willing);
+    for _ in 0..3 {
+        let socket = a.control.open(Request::Session).unwrap();
+        let connection = rustls::ClientConnection::new(willing.clone(), name()).unwrap();
+        let mut stream = rustls::StreamOwned::new(connection, socket);
+        stream.write_all(b"BEGIN\r\nLIST\r\nEND\r\n").unwrap();
+        let mut answer = Vec::new();
+        let mut byte = [0];
+        while !answer.ends_with(b"END\r\n") {
+            stream.read_exact(&mut byte).unwrap();
+            answer.push(byte[0]);
+        }
+        assert_eq!(answer, b"BEGIN\r\n+004 001 SE-A\r\nEND\r\n");
+        let kind = stream.conn.handshake_kind();
+        assert_eq!(kind, Some(rustls::HandshakeKind::Full));
+        assert_eq!(stream.conn.tls13_tickets_received(), 0);
+    }
 }
 
 #[test]

@@ -57,7 +57,12 @@ fn issuer_with(
 }
 
 fn domain() -> Arc<Domain> {
-    let issuer = issuer_with(|_| (), Duration::from_secs(3600)).unwrap();
+    domain_with(Duration::from_secs(3600))
+}
+
+/// A domain whose tokens live so long.
+pub(in crate::hypervisor) fn domain_with(lifetime: Duration) -> Arc<Domain> {
+    let issuer = issuer_with(|_| (), lifetime).unwrap();
     Domain::start(Arc::new(issuer), VM, 3, NOW).unwrap()
 }
 
