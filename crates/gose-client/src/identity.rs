@@ -2,12 +2,14 @@
 
 use aws_lc_rs::digest;
 use gose_element::Algorithm;
-use gose_proto::identity::{CertificateError, Crypto, IssuerError, PeerIdentity, issuer_key};
+use gose_proto::identity::{
+    Certificate, CertificateError, Crypto, IssuerError, PeerIdentity, issuer_key,
+};
 use rustls_pki_types::{CertificateDer, SubjectPublicKeyInfoDer};
 use webpki::{ALL_VERIFICATION_ALGS, RawPublicKeyEntity};
 use x509_parser::{
     oid_registry::{OID_EC_P256, OID_NIST_EC_P384},
-    prelude::{FromDer, SubjectPublicKeyInfo},
+    prelude::{CertificateRevocationList, FromDer, SubjectPublicKeyInfo},
     public_key::PublicKey,
 };
 
@@ -61,6 +63,39 @@ pub fn peer_identity(
     let candidates = rest.iter().chain(anchors).map(AsRef::as_ref);
     let issuer = issuer_key(leaf, candidates, &AwsLc)?;
     Ok(PeerIdentity::from_der(leaf, issuer)?)
+}
+
+/// Whether a revocation list (DER CertificateList, RFC 5280, 5.1) can be what it says: where its issuer is among
+/// these certificates, the key of one of that name verifies its signature. One of another issuer is left to whoever
+/// has the issuer's certificate.
+#[must_use]
+pub fn may_be_list_of(list: &[u8], issuers: &[CertificateDer<'_>]) -> bool {
+    let Ok((rest, parsed)) = CertificateRevocationList::from_der(list) else {
+        return false;
+    };
+    if !rest.is_empty() {
+        return false;
+    }
+    let issuer = parsed.issuer().as_raw();
+    let mut keys = issuers
+        .iter()
+        .filter_map(|der| Certificate::parse(der).ok())
+        .filter(|certificate| certificate.subject() == issuer)
+        .map(|certificate| certificate.public_key())
+        .peekable();
+    let (message, signature) = (
+        parsed.tbs_cert_list.as_ref(),
+        &parsed.signature_value.data[..],
+    );
+    keys.peek().is_none()
+        || keys.any(|spki| {
+            let spki = SubjectPublicKeyInfoDer::from(spki);
+            RawPublicKeyEntity::try_from(&spki).is_ok_and(|key| {
+                ALL_VERIFICATION_ALGS
+                    .iter()
+                    .any(|known| key.verify_signature(*known, message, signature).is_ok())
+            })
+        })
 }
 
 /// The algorithm of a DER SubjectPublicKeyInfo; nothing for one that elements do not have.

@@ -14,6 +14,7 @@ mod report;
 mod site;
 
 use std::{
+    io::{IsTerminal, Write},
     path::PathBuf,
     process::ExitCode,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -61,9 +62,7 @@ impl Demo {
     #[must_use]
     pub fn run(&self) -> ExitCode {
         match self.play() {
-            Ok(report) if report.isolation_refused == report.isolation_attempts => {
-                ExitCode::SUCCESS
-            }
+            Ok(report) if report.all_refused() => ExitCode::SUCCESS,
             Ok(_) => {
                 eprintln!("gosed demo: an attempt was not refused");
                 ExitCode::FAILURE
@@ -86,11 +85,13 @@ impl Demo {
     }
 
     fn play_in(&self, folder: &Folder) -> Result<Report, Failure> {
-        let progress = progress();
-        let mut step = |what: &str| progress.set_message(what.to_owned());
+        let bar = std::io::stderr().is_terminal().then(progress);
+        let mut step = |what: &str| tell(bar.as_ref(), &mut std::io::stderr(), what);
         let site = Site::build(&folder.0, &mut step)?;
         let (report, site) = Play::new(site, self.rounds.into(), &mut step)?.run(!self.no_paper)?;
-        progress.finish_and_clear();
+        if let Some(bar) = &bar {
+            bar.finish_and_clear();
+        }
         if self.json {
             println!("{}", serde_json::to_string_pretty(&report)?);
         } else {
@@ -130,6 +131,15 @@ fn progress() -> ProgressBar {
     }
     progress.enable_steady_tick(Duration::from_millis(120));
     progress
+}
+
+/// Says which step begins: on the bar of a terminal, elsewhere in a line of its own.
+fn tell(bar: Option<&ProgressBar>, out: &mut impl Write, what: &str) {
+    match bar {
+        Some(bar) => bar.set_message(what.to_owned()),
+        // Nobody has to read it.
+        None => drop(writeln!(out, "gosed demo: {what}")),
+    }
 }
 
 /// What to type next. Each line that begins with two spaces is a command; `cargo xtask test demo` types them all.
@@ -175,4 +185,22 @@ fn unix_time() -> i64 {
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_is_a_plain_line_where_there_is_no_terminal() {
+        let mut out = Vec::new();
+        tell(None, &mut out, "phase 0: a user's element");
+        tell(None, &mut out, "phase 1");
+        let expected = "gosed demo: phase 0: a user's element\ngosed demo: phase 1\n";
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
+        let mut out = Vec::new();
+        let bar = ProgressBar::hidden();
+        tell(Some(&bar), &mut out, "phase 0");
+        assert_eq!((out.len(), bar.message()), (0, "phase 0".to_owned()));
+    }
 }

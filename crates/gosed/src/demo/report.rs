@@ -63,6 +63,13 @@ pub(super) struct Report {
 }
 
 impl Report {
+    /// Whether attempts were made and every one was refused, with a reason in the log.
+    pub(super) fn all_refused(&self) -> bool {
+        self.isolation_attempts > 0
+            && self.isolation_refused == self.isolation_attempts
+            && self.attempts.iter().all(|attempt| attempt.refused)
+    }
+
     /// The tables.
     pub(super) fn table(&self) -> String {
         let mut out = String::new();
@@ -163,4 +170,39 @@ fn milliseconds(ms: f64) -> String {
 
 fn dash(n: u64) -> String {
     if n == 0 { "-".into() } else { n.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(refused: &[bool]) -> Report {
+        let attempt = |refused: &bool| Attempt {
+            what: "a guest uses another's element".into(),
+            refused: *refused,
+            saw: String::new(),
+            logged: String::new(),
+        };
+        Report {
+            isolation_attempts: refused.len(),
+            isolation_refused: refused.iter().filter(|refused| **refused).count(),
+            attempts: refused.iter().map(attempt).collect(),
+            ..Report::default()
+        }
+    }
+
+    #[test]
+    fn one_attempt_that_is_not_refused_is_a_failure() {
+        assert!(report(&[true, true]).all_refused());
+        let through = report(&[true, false, true]);
+        assert!(!through.all_refused());
+        let table = through.table();
+        assert!(
+            table.contains("isolation: 2 of 3 attempts refused"),
+            "{table}"
+        );
+        assert!(table.contains("WENT THROUGH a guest uses another's element"));
+        // A play without attempts has shown nothing.
+        assert!(!report(&[]).all_refused());
+    }
 }

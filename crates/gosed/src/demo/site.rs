@@ -485,11 +485,10 @@ fn pem(chain: &Chain) -> String {
     chain.iter().map(|der| to_pem("CERTIFICATE", der)).collect()
 }
 
+/// A new directory that only its owner reads; neither one that is there, nor the one above it.
 pub(super) fn directory(path: &Path) -> Result<(), Failure> {
-    Ok(fs::DirBuilder::new()
-        .mode(0o700)
-        .recursive(true)
-        .create(path)?)
+    let made = fs::DirBuilder::new().mode(0o700).create(path);
+    Ok(made.map_err(|e| format!("{}: {e} (TMPDIR says where it is made)", path.display()))?)
 }
 
 /// A file that only its owner reads.

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use gose_client::tls::Identity;
+use gose_client::{identity::may_be_list_of, tls::Identity};
 use rustls::{
     ClientConfig, RootCertStore, ServerConfig,
     pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, pem, pem::PemObject},
@@ -65,6 +65,9 @@ pub enum TlsError {
     /// Anchors or revocation lists are not usable.
     #[error("anchors or revocation lists: {0}")]
     Verifier(#[from] VerifierBuilderError),
+    /// A revocation list was not signed by the anchor that it names.
+    #[error("{0} holds a revocation list with a signature that is not its issuer's")]
+    ListSignature(PathBuf),
     /// Certificate and key are not usable.
     #[error("certificate-file and key: {0}")]
     Certificate(#[from] rustls::Error),
@@ -122,7 +125,8 @@ pub fn admission(tls: &config::Tls, tokens: Tokens) -> Result<Admission, TlsErro
     let clients = read_files(&tls.client_anchor_files)?;
     let users = read_files(&tls.user_anchor_files)?;
     let mut roots = RootCertStore::empty();
-    for anchor in clients.iter().chain(&users) {
+    let anchors = [&clients[..], &users].concat();
+    for anchor in &anchors {
         roots.add(anchor.clone())?;
     }
     if roots.is_empty() {
@@ -130,7 +134,12 @@ pub fn admission(tls: &config::Tls, tokens: Tokens) -> Result<Admission, TlsErro
     }
     let mut crls = Vec::new();
     for file in &tls.crl_files {
-        crls.extend(revocation_lists(file)?);
+        let lists = revocation_lists(file)?;
+        // A list that does not verify would refuse everybody of its issuer: the one before it is better.
+        if !lists.iter().all(|list| may_be_list_of(list, &anchors)) {
+            return Err(TlsError::ListSignature(file.clone()));
+        }
+        crls.extend(lists);
     }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut builder =

@@ -359,3 +359,47 @@ fn check_accepts_the_example() {
     let errors = String::from_utf8(output.stderr).unwrap();
     assert!(errors.contains("machines.pem"), "{errors}");
 }
+
+/// A demo that cannot begin says why and is a failure to the shell.
+#[test]
+fn a_demo_that_fails_has_an_exit_status() {
+    let output = Command::new(env!("CARGO_BIN_EXE_gosed"))
+        .arg("demo")
+        .env("TMPDIR", "/nonexistent")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.stdout, b"");
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert!(errors.starts_with("gosed demo: "), "{errors}");
+    assert!(errors.contains("/nonexistent/gose-demo-"), "{errors}");
+}
+
+/// Where nobody looks at a terminal, every step is a plain line; the table is all of the standard output.
+#[test]
+fn a_demo_without_a_terminal() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_gosed"))
+        .args(["demo", "--rounds", "1", "--no-paper"])
+        .env("TMPDIR", dir.path())
+        .output()
+        .unwrap();
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{errors}");
+    for step in [
+        "phase 0: ",
+        "phase 1: ",
+        "phase 2: ",
+        "phase 3: ",
+        "isolation: ",
+    ] {
+        let told = errors
+            .lines()
+            .filter(|line| line.starts_with(&format!("gosed demo: {step}")));
+        assert_eq!(told.count(), 1, "{step}: {errors}");
+    }
+    assert!(!errors.contains('\u{1b}'), "{errors}");
+    let table = String::from_utf8(output.stdout).unwrap();
+    assert!(table.starts_with("phase "), "{table}");
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+}

@@ -101,6 +101,9 @@ fn a_corrupt_revocation_list_keeps_the_old_one_and_alarms() {
     assert!(open.say("BEGIN\nECHO a\nEND\n").contains("+009 001 a"));
     // Each of these would let bob in, if it counted.
     let list = place.users.crl(&[]);
+    let mut forged = list.to_vec();
+    *forged.last_mut().unwrap() ^= 1;
+    let foreign = gose_testkit::pki::Authority::new("users").crl(&[]);
     for (what, text) in [
         ("nothing", String::new()),
         ("no list", pem(&[0; 3])),
@@ -110,6 +113,8 @@ fn a_corrupt_revocation_list_keeps_the_old_one_and_alarms() {
             "another label",
             gose_testkit::pki::pem("CERTIFICATE", &list),
         ),
+        ("a signature that was changed", pem(&forged)),
+        ("another authority of this name", pem(&foreign)),
     ] {
         std::fs::write(&file, text).unwrap();
         daemon.signal("-HUP");
