@@ -45,6 +45,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "gose-element",
             "gose-card",
             "gose-client",
+            "gose-backend",
             "gosed",
         ],
     ),

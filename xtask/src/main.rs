@@ -164,6 +164,16 @@ const SOAK: &[Stage] = &[
         "1,000 kills at random points lose no acknowledged write and gain no PIN try",
         tools::kill,
     ),
+    Stage::new(
+        "disk",
+        "an error at every system call on an image leaves the state before or after, never between",
+        tools::disk,
+    ),
+    Stage::new(
+        "timing",
+        "100,000 samples show no time that depends on a PIN, an authenticator, an RSA block or a nonce",
+        tools::timing,
+    ),
 ];
 
 fn main() -> ExitCode {

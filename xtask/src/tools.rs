@@ -30,6 +30,8 @@ pub(crate) fn lints() -> Proof {
 pub(crate) fn tests() -> Proof {
     // The daemon tests talk to a foreign TLS client.
     need("openssl", "openssl")?;
+    // A test of the daemon lets its disk fail.
+    need("strace", "strace")?;
     succeed(cargo().args(["test", "--quiet", "--workspace"]))?;
     Ok(String::new())
 }
@@ -69,5 +71,41 @@ pub(crate) fn kill() -> Proof {
         "--nocapture",
     ]);
     succeed(&mut test)?;
+    Ok(String::new())
+}
+
+/// Every system call on an image, every error, every scene.
+pub(crate) fn disk() -> Proof {
+    need("strace", "strace")?;
+    let mut test = cargo();
+    test.env("GOSE_DISK", "all").args([
+        "test",
+        "--package",
+        "gosed",
+        "--test",
+        "daemon",
+        "disk::",
+        "--",
+        "--nocapture",
+    ]);
+    succeed(&mut test)?;
+    Ok(String::new())
+}
+
+/// Welch's t-test on what takes secrets.
+pub(crate) fn timing() -> Proof {
+    let mut bench = cargo();
+    bench.args([
+        "run",
+        "--quiet",
+        "--release",
+        "--package",
+        "gose-bench",
+        "--",
+        "constant",
+        "--samples",
+        "100000",
+    ]);
+    succeed(&mut bench)?;
     Ok(String::new())
 }

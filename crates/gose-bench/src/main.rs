@@ -5,7 +5,9 @@
 #![forbid(unsafe_code)]
 
 mod child;
+mod constant;
 mod eap;
+mod elements;
 mod load;
 mod memory;
 mod pkcs11;
@@ -89,6 +91,42 @@ enum Command {
         /// How long
         milliseconds: u64,
     },
+    /// Slow cards in one node, its start, readers of pcscd beside the raw library
+    Elements {
+        /// The card that software elements imitate (`gosed profiles`); one so slow that the processor is not the limit
+        #[arg(long, default_value = "cjtop-80k")]
+        profile: String,
+        /// How many of them sign at once
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=1000))]
+        cards: u16,
+        /// Without pcscd, which is one a machine
+        #[arg(long)]
+        no_readers: bool,
+        /// Prints JSON
+        #[arg(long)]
+        json: bool,
+        /// A fifth of the time
+        #[arg(long)]
+        short: bool,
+    },
+    /// Whether times depend on secrets: Welch's t-test on PINs, authenticators, RSA, the nonce of ECDSA
+    Constant {
+        /// Operations a test
+        #[arg(long, default_value_t = 100_000)]
+        samples: usize,
+        /// This test alone
+        #[arg(long)]
+        only: Option<String>,
+        /// Prints JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Software cards in virtual readers (started by `elements`)
+    #[command(hide = true)]
+    Cards {
+        /// How many
+        count: u16,
+    },
     /// Serves the raw ping-pong (started by `racs`)
     #[command(hide = true)]
     Raw {
@@ -149,6 +187,25 @@ fn main() -> ExitCode {
             key,
             milliseconds,
         } => pkcs11::client(&module, &label, &key, milliseconds),
+        Command::Elements {
+            profile,
+            cards,
+            no_readers,
+            json,
+            short,
+        } => elements::run(&elements::Wanted {
+            json,
+            short,
+            profile,
+            cards: usize::from(cards),
+            readers: !no_readers,
+        }),
+        Command::Constant {
+            samples,
+            only,
+            json,
+        } => constant::run(samples, only.as_deref(), json),
+        Command::Cards { count } => elements::serve_cards(count),
         Command::Raw {
             folder,
             request,

@@ -48,6 +48,8 @@ pub struct Card {
     announced: u8,
     waiting: Option<Waiting>,
     cost: Cost,
+    /// Bytes that the memory may hold.
+    quota: usize,
 }
 
 /// What a command waits for.
@@ -91,7 +93,17 @@ impl Card {
             announced: MORE,
             waiting: None,
             cost: Cost::default(),
+            quota: usize::MAX,
         }
+    }
+
+    /// The same card, whose memory holds at most so many bytes, names and values ([`Nvm::size`]): a command
+    /// that would make it grow beyond is answered `6A84` and changes nothing. What does not grow it still
+    /// works, so a card that is too full can be emptied; retry counters always do.
+    #[must_use]
+    pub fn with_quota(mut self, bytes: usize) -> Self {
+        self.quota = bytes;
+        self
     }
 
     /// Powers the card up if it is down.
@@ -144,9 +156,7 @@ impl Card {
             return self.answer(StatusWord::NO_PRECISE_DIAGNOSIS.into(), None);
         };
         if !durable {
-            self.nvm.roll_back();
-            self.keys.forget();
-            self.with_selected(|applet, env| applet.rolled_back(env));
+            self.forget_staged();
             return self.answer(StatusWord::MEMORY_FAILURE.into(), None);
         }
         self.nvm.commit();
@@ -245,6 +255,11 @@ impl Card {
                 if self.nvm.staged().is_none() {
                     return self.finish(response);
                 }
+                let size = self.nvm.staged_size();
+                if size > self.quota && size > self.nvm.size() {
+                    self.forget_staged();
+                    return self.finish(StatusWord::NOT_ENOUGH_MEMORY.into());
+                }
                 Waiting::Answer(response)
             }
             Next::ComparePin(attempt) => Waiting::Compare(attempt),
@@ -309,6 +324,15 @@ impl Card {
     fn finish(&mut self, response: Response) -> Progress {
         self.cost.io_bytes += response.data.len() as u64 + 2;
         Progress::Answer(response, std::mem::take(&mut self.cost))
+    }
+
+    /// What the command staged will not be: the applet forgets what it derived from it.
+    fn forget_staged(&mut self) {
+        self.nvm.roll_back();
+        self.keys.forget();
+        self.pending = Zeroizing::default();
+        self.sent = 0;
+        self.with_selected(|applet, env| applet.rolled_back(env));
     }
 
     fn direct_without_le(&self) -> bool {

@@ -1,12 +1,15 @@
 //! A card and a host that can write and wait, as one [`SecureElement`].
 
+use std::time::Duration;
+
 use gose_element::{Atr, ElementError, SecureElement};
 use gose_proto::apdu::Response;
 
 use crate::{
     card::{Card, Progress},
+    fault::Slowness,
     nvm::Delta,
-    timing::Cost,
+    timing::{Cost, Profile},
 };
 
 /// What a card needs from the machine it runs on.
@@ -97,8 +100,20 @@ pub struct Memory {
     pub log: Vec<Delta>,
     /// What all commands together cost.
     pub cost: Cost,
+    /// The card that is simulated.
+    pub profile: Option<&'static Profile>,
+    /// The time that the commands would have taken on that card: a clock that costs alone move. Nobody waits.
+    pub elapsed: Duration,
     /// Whether writes fail.
     pub fail: bool,
+    /// How many times as long the next command takes.
+    pub factor: Option<u16>,
+}
+
+impl Slowness for Hosted<Memory> {
+    fn set_factor(&mut self, factor: u16) {
+        self.host.factor = Some(factor);
+    }
 }
 
 impl Host for Memory {
@@ -112,5 +127,10 @@ impl Host for Memory {
 
     fn spend(&mut self, cost: &Cost) {
         self.cost += *cost;
+        if let Some(profile) = self.profile {
+            let price = profile.price(cost);
+            let price = price.saturating_mul(self.factor.take().unwrap_or(1).into());
+            self.elapsed = self.elapsed.saturating_add(price);
+        }
     }
 }

@@ -2,8 +2,12 @@
 //!
 //! ```text
 //! header   "GoSEcard" ‖ version (1) ‖ salt (32) ‖ check (16)
-//! record   length (4) ‖ nonce (12) ‖ check (8) ‖ AES-256-GCM(delta) with its tag
+//! record   length (4) ‖ nonce (12) ‖ check (8) ‖ AES-256-GCM(delta ‖ padding) with its tag
 //! ```
+//!
+//! Version 2 pads deltas to multiples of 128 bytes, so that lengths of records tell less of what a card did:
+//! a PIN's counter and a short object look alike. Version 1, which had no padding, is read and goes on as it
+//! began; [`Image::compact`] writes version 2. A later version is refused.
 //!
 //! All keys come by HKDF-SHA-256 from the host's master key, the salt and the SEID, so that an image opens
 //! under its own element's name only. A record is bound to its number and to the tag of the record before
@@ -30,7 +34,12 @@ use crate::nvm::{Delta, Nvm};
 pub const HEADER: usize = MAGIC.len() + 1 + 32 + CHECK;
 
 const MAGIC: &[u8; 8] = b"GoSEcard";
-const VERSION: u8 = 1;
+/// The version that is written.
+pub const VERSION: u8 = 2;
+/// The oldest version that is read.
+const OLDEST: u8 = 1;
+/// Deltas of version 2 fill multiples of this.
+const PADDED: usize = 128;
 const CHECK: usize = 16;
 const TAG: usize = 16;
 const RECORD_HEADER: usize = 4 + 12 + 8;
@@ -44,6 +53,7 @@ pub type MasterKey = Zeroizing<[u8; 32]>;
 pub struct Image {
     aead: LessSafeKey,
     mac: hmac::Key,
+    version: u8,
     records: u64,
     previous: [u8; TAG],
     len: usize,
@@ -79,7 +89,10 @@ pub enum ImageError {
     #[error("the file is no image of a card")]
     NoImage,
     /// Written by a later version.
-    #[error("the image has version {0}, this program reads version {VERSION}; update it")]
+    #[error(
+        "the image has version {0}, this program reads versions {OLDEST} to {VERSION}: a later gosed wrote it; \
+         install that one again (the image is untouched)"
+    )]
     Version(u8),
     /// The header does not belong to this key and this SEID.
     #[error("the image belongs to another master key or another SEID, or its header was changed")]
@@ -112,7 +125,7 @@ impl Image {
         seid: &str,
         salt: [u8; 32],
     ) -> Result<(Self, Vec<u8>), ImageError> {
-        let image = Self::derive(master, seid, &salt)?;
+        let image = Self::derive(master, seid, &salt, VERSION)?;
         let mut header = MAGIC.to_vec();
         header.push(VERSION);
         header.extend_from_slice(&salt);
@@ -161,7 +174,8 @@ impl Image {
     /// # Errors
     /// [`ImageError::TooLarge`], [`ImageError::Cryptography`].
     pub fn seal(&self, delta: &Delta, nonce: [u8; 12]) -> Result<Sealed, ImageError> {
-        let mut body = Zeroizing::new(encoding::encode(delta));
+        let unit = if self.version == 1 { 1 } else { PADDED };
+        let mut body = Zeroizing::new(encoding::encode(delta, unit));
         let length = body.len() + TAG;
         let header_length = u32::try_from(length)
             .ok()
@@ -201,6 +215,18 @@ impl Image {
         self.len
     }
 
+    /// The version that it is written in.
+    #[must_use]
+    pub fn version(&self) -> u8 {
+        self.version
+    }
+
+    /// Whether it is of an older version than is written: [`Image::compact`] upgrades it.
+    #[must_use]
+    pub fn is_old(&self) -> bool {
+        self.version < VERSION
+    }
+
     /// Records of the image.
     #[must_use]
     pub fn records(&self) -> u64 {
@@ -214,10 +240,19 @@ impl Image {
         self.len > SLACK + 4 * nvm.size()
     }
 
-    fn derive(master: &MasterKey, seid: &str, salt: &[u8; 32]) -> Result<Self, ImageError> {
+    fn derive(
+        master: &MasterKey,
+        seid: &str,
+        salt: &[u8; 32],
+        version: u8,
+    ) -> Result<Self, ImageError> {
+        let purpose: &[u8] = match version {
+            1 => b"gose card image 1",
+            _ => b"gose card image 2",
+        };
         let secret = Salt::new(HKDF_SHA256, salt).extract(master.as_slice());
         let expand = |label: &[u8]| {
-            let info = [b"gose card image 1", label, seid.as_bytes()];
+            let info = [purpose, label, seid.as_bytes()];
             let mut key = Zeroizing::new([0; 32]);
             secret
                 .expand(&info, HKDF_SHA256)
@@ -229,6 +264,7 @@ impl Image {
         Ok(Self {
             aead: LessSafeKey::new(aead.map_err(|_| ImageError::Cryptography)?),
             mac: hmac::Key::new(hmac::HMAC_SHA256, expand(b" checks ")?.as_slice()),
+            version,
             records: 0,
             previous: [0; TAG],
             len: HEADER,
@@ -242,13 +278,13 @@ impl Image {
         let Some((version, rest)) = header.strip_prefix(MAGIC).and_then(<[u8]>::split_first) else {
             return Err(ImageError::NoImage);
         };
-        if *version != VERSION {
+        if !(OLDEST..=VERSION).contains(version) {
             return Err(ImageError::Version(*version));
         }
         let Some((salt, check)) = rest.split_first_chunk::<32>() else {
             return Err(ImageError::NoImage);
         };
-        let image = Self::derive(master, seid, salt)?;
+        let image = Self::derive(master, seid, salt, *version)?;
         if same(&image.header_check(&header[..HEADER - CHECK]), check) {
             Ok(image)
         } else {
@@ -291,7 +327,7 @@ impl Image {
             .aead
             .open_in_place(nonce, Aad::from(self.associated()), &mut body)
             .ok()?;
-        Some((encoding::decode(plain)?, *tag))
+        Some((encoding::decode(plain, self.version > 1)?, *tag))
     }
 
     /// What a record is bound to: its number and the record before it.

@@ -8,6 +8,7 @@
 pub mod applet;
 mod card;
 pub mod factory;
+pub mod fault;
 mod hosted;
 pub mod image;
 pub mod keyring;

@@ -95,6 +95,20 @@ impl Nvm {
             .sum()
     }
 
+    /// Bytes that would be held with what is staged.
+    pub(crate) fn staged_size(&self) -> usize {
+        let mut size = self.size();
+        for (name, value) in &self.staged.changes {
+            let before = self
+                .durable
+                .get(name)
+                .map_or(0, |old| name.len() + old.len());
+            let after = value.as_ref().map_or(0, |new| name.len() + new.len());
+            size = size.saturating_sub(before) + after;
+        }
+        size
+    }
+
     /// Everything durable as one delta: what a compacted image holds.
     #[must_use]
     pub fn snapshot(&self) -> Delta {
@@ -147,6 +161,9 @@ mod tests {
         nvm.delete("a");
         assert_eq!((nvm.get("a"), nvm.get("b")), (None, Some(&[2][..])));
         assert_eq!(nvm.names(""), ["b"]);
+        assert_eq!((nvm.size(), nvm.staged_size()), (2, 2));
+        nvm.put("c", [0; 9]);
+        assert_eq!((nvm.size(), nvm.staged_size()), (2, 12));
         nvm.roll_back();
         assert_eq!((nvm.get("a"), nvm.get("b")), (Some(&[1][..]), None));
         let copy = Nvm::replay([nvm.snapshot()]);

@@ -1,12 +1,24 @@
-//! What a command would cost on a real card: the primitives that really ran, counted, and a price list.
+//! What a command would cost on a real card: the primitives that really ran, counted, and price lists.
 
-use std::time::Duration;
+mod cards;
+mod profile;
+
+use gose_element::Algorithm;
+
+pub use profile::{Profile, Substitute};
+
+// PIV's identifiers of algorithms (NIST SP 800-78-5, table 9; 16 as other cards have it).
+const RSA_3072: u8 = 0x05;
+const RSA_4096: u8 = 0x16;
+const P384: u8 = 0x14;
 
 /// Primitives that ran for one command, and the bytes of its APDUs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Cost {
     /// 64-byte blocks compressed by SHA-256 (128-byte blocks of SHA-384 count as two).
     pub hash_blocks: u64,
+    /// Messages whose hash or MAC was finished.
+    pub hash_messages: u64,
     /// RSA private operations.
     pub rsa_private: u64,
     /// RSA public operations.
@@ -21,14 +33,61 @@ pub struct Cost {
     pub key_generate: u64,
     /// Bytes sealed or opened by AEAD or block ciphers.
     pub cipher_bytes: u64,
+    /// Messages sealed or opened.
+    pub cipher_messages: u64,
+    /// Keys that ciphers were given.
+    pub cipher_keys: u64,
     /// Bytes of command and response APDUs.
     pub io_bytes: u64,
+    /// What of all this was of another kind than RSA-2048 and P-256.
+    pub of_these: OfThese,
+}
+
+/// Primitives that cost something else than the ordinary one of their count: other key lengths, other kinds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct OfThese {
+    /// RSA private operations with 3072 bits.
+    pub rsa_3072: u64,
+    /// RSA private operations with 4096 bits.
+    pub rsa_4096: u64,
+    /// ECDSA signatures on P-384.
+    pub sign_p384: u64,
+    /// ECDSA verifications on P-384.
+    pub verify_p384: u64,
+    /// Agreements on P-384.
+    pub agree_p384: u64,
+    /// Ephemeral key pairs among the agreements; on P-384 too these count here.
+    pub ephemeral: u64,
+    /// Long-term key pairs on P-384.
+    pub generate_p384: u64,
+    /// Long-term key pairs of RSA, 2048 bits.
+    pub generate_rsa_2048: u64,
+    /// Long-term key pairs of RSA, 3072 bits.
+    pub generate_rsa_3072: u64,
+    /// Long-term key pairs of RSA, 4096 bits.
+    pub generate_rsa_4096: u64,
+}
+
+impl OfThese {
+    const ZERO: Self = Self {
+        rsa_3072: 0,
+        rsa_4096: 0,
+        sign_p384: 0,
+        verify_p384: 0,
+        agree_p384: 0,
+        ephemeral: 0,
+        generate_p384: 0,
+        generate_rsa_2048: 0,
+        generate_rsa_3072: 0,
+        generate_rsa_4096: 0,
+    };
 }
 
 impl Cost {
     /// Nothing ran.
     pub const ZERO: Self = Self {
         hash_blocks: 0,
+        hash_messages: 0,
         rsa_private: 0,
         rsa_public: 0,
         ecdsa_sign: 0,
@@ -36,13 +95,56 @@ impl Cost {
         ec_agree: 0,
         key_generate: 0,
         cipher_bytes: 0,
+        cipher_messages: 0,
+        cipher_keys: 0,
         io_bytes: 0,
+        of_these: OfThese::ZERO,
     };
+
+    /// A private operation of a long-term key ran: an RSA block, or an ECDSA signature.
+    pub fn count_private(&mut self, algorithm: Algorithm) {
+        if algorithm.is_rsa() {
+            self.rsa_private += 1;
+        } else {
+            self.ecdsa_sign += 1;
+        }
+        match algorithm.id() {
+            RSA_3072 => self.of_these.rsa_3072 += 1,
+            RSA_4096 => self.of_these.rsa_4096 += 1,
+            P384 => self.of_these.sign_p384 += 1,
+            _ => {}
+        }
+    }
+
+    /// A long-term key agreed.
+    pub fn count_agreement(&mut self, algorithm: Algorithm) {
+        self.ec_agree += 1;
+        self.of_these.agree_p384 += u64::from(algorithm.id() == P384);
+    }
+
+    /// A long-term key pair was made.
+    pub fn count_generation(&mut self, algorithm: Algorithm) {
+        self.key_generate += 1;
+        match algorithm.id() {
+            RSA_3072 => self.of_these.generate_rsa_3072 += 1,
+            RSA_4096 => self.of_these.generate_rsa_4096 += 1,
+            P384 => self.of_these.generate_p384 += 1,
+            _ if algorithm.is_rsa() => self.of_these.generate_rsa_2048 += 1,
+            _ => {}
+        }
+    }
+
+    /// A message of so many bytes went through a cipher.
+    pub fn count_cipher(&mut self, bytes: usize) {
+        self.cipher_messages += 1;
+        self.cipher_bytes += bytes as u64;
+    }
 }
 
 impl std::ops::AddAssign for Cost {
     fn add_assign(&mut self, other: Self) {
         self.hash_blocks += other.hash_blocks;
+        self.hash_messages += other.hash_messages;
         self.rsa_private += other.rsa_private;
         self.rsa_public += other.rsa_public;
         self.ecdsa_sign += other.ecdsa_sign;
@@ -50,72 +152,24 @@ impl std::ops::AddAssign for Cost {
         self.ec_agree += other.ec_agree;
         self.key_generate += other.key_generate;
         self.cipher_bytes += other.cipher_bytes;
+        self.cipher_messages += other.cipher_messages;
+        self.cipher_keys += other.cipher_keys;
         self.io_bytes += other.io_bytes;
+        self.of_these += other.of_these;
     }
 }
 
-/// Prices of the primitives on a card.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Profile {
-    /// The profile's name in configurations.
-    pub name: &'static str,
-    /// One 64-byte hash block.
-    pub hash_block: Duration,
-    /// One RSA private operation.
-    pub rsa_private: Duration,
-    /// One RSA public operation.
-    pub rsa_public: Duration,
-    /// One ECDSA signature.
-    pub ecdsa_sign: Duration,
-    /// One ECDSA verification.
-    pub ecdsa_verify: Duration,
-    /// One agreement or ephemeral key generation.
-    pub ec_agree: Duration,
-    /// One long-term key pair.
-    pub key_generate: Duration,
-    /// One byte through a cipher.
-    pub cipher_byte: Duration,
-    /// One byte on the line to the card.
-    pub io_byte: Duration,
-}
-
-impl Profile {
-    /// The card of the paper (section V): RSA-1024 private 560 ms and public 25 ms, SHA-1 0.93 ms a block,
-    /// 0.17 ms a byte of I/O, RC4 0.50 ms a byte; elliptic curves are not in the paper and cost nothing.
-    pub const PAPER_2014: Self = Self {
-        name: "paper-2014",
-        hash_block: Duration::from_micros(930),
-        rsa_private: Duration::from_millis(560),
-        rsa_public: Duration::from_millis(25),
-        ecdsa_sign: Duration::ZERO,
-        ecdsa_verify: Duration::ZERO,
-        ec_agree: Duration::ZERO,
-        key_generate: Duration::ZERO,
-        cipher_byte: Duration::from_micros(500),
-        io_byte: Duration::from_micros(170),
-    };
-
-    /// The profile of this name.
-    #[must_use]
-    pub fn named(name: &str) -> Option<&'static Self> {
-        [&Self::PAPER_2014]
-            .into_iter()
-            .find(|profile| profile.name == name)
-    }
-
-    /// The time that `cost` takes on this card.
-    #[must_use]
-    pub fn price(&self, cost: &Cost) -> Duration {
-        let nanos = |each: Duration, count: u64| each.as_nanos().saturating_mul(u128::from(count));
-        let total = nanos(self.hash_block, cost.hash_blocks)
-            + nanos(self.rsa_private, cost.rsa_private)
-            + nanos(self.rsa_public, cost.rsa_public)
-            + nanos(self.ecdsa_sign, cost.ecdsa_sign)
-            + nanos(self.ecdsa_verify, cost.ecdsa_verify)
-            + nanos(self.ec_agree, cost.ec_agree)
-            + nanos(self.key_generate, cost.key_generate)
-            + nanos(self.cipher_byte, cost.cipher_bytes)
-            + nanos(self.io_byte, cost.io_bytes);
-        Duration::from_nanos(u64::try_from(total).unwrap_or(u64::MAX))
+impl std::ops::AddAssign for OfThese {
+    fn add_assign(&mut self, other: Self) {
+        self.rsa_3072 += other.rsa_3072;
+        self.rsa_4096 += other.rsa_4096;
+        self.sign_p384 += other.sign_p384;
+        self.verify_p384 += other.verify_p384;
+        self.agree_p384 += other.agree_p384;
+        self.ephemeral += other.ephemeral;
+        self.generate_p384 += other.generate_p384;
+        self.generate_rsa_2048 += other.generate_rsa_2048;
+        self.generate_rsa_3072 += other.generate_rsa_3072;
+        self.generate_rsa_4096 += other.generate_rsa_4096;
     }
 }

@@ -38,6 +38,20 @@ pub enum Action {
         /// The name in its certificate.
         name: String,
     },
+    /// Tells how an element in software stands.
+    ElementInfo {
+        /// The element.
+        seid: String,
+    },
+    /// Chooses what goes wrong with an element in software, in place of what was chosen before; on a test grid
+    /// alone.
+    ElementFault {
+        /// The element.
+        seid: String,
+        /// One plan each: `mute`, `status=XXXX`, `reset`, `pulled`, `slow=N`, `flip`, `more`, `length` or `long=N`, then
+        /// `after=N`, `times=N`, `seed=N` as wanted.
+        faults: Vec<String>,
+    },
 }
 
 /// A virtual machine to create.
@@ -82,6 +96,8 @@ pub enum Answer {
         /// Its sessions, whose NAS was asked to end them.
         sessions: u64,
     },
+    /// How an element stands.
+    Info(ElementInfo),
     /// Nothing was done.
     Refused {
         /// One word of what is below.
@@ -141,6 +157,51 @@ pub struct ElementUse {
     pub io_bytes: u64,
 }
 
+/// How an element in software stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct ElementInfo {
+    /// Its name.
+    pub seid: String,
+    /// Command APDUs since its node started.
+    pub commands: u64,
+    /// Its memory; absent where it was not used yet, or is not in software.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<ElementMemory>,
+    /// The card whose slowness it imitates.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timing: Option<String>,
+    /// What goes wrong with it; absent where the node is no test grid.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub faults: Option<Vec<ElementFault>>,
+}
+
+/// The memory of an element in software.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct ElementMemory {
+    /// Bytes held.
+    pub bytes: u64,
+    /// Bytes that it may hold.
+    pub quota: u64,
+    /// The version of its image.
+    pub image_version: u8,
+    /// Bytes of its image.
+    pub image_bytes: u64,
+    /// Records of its image.
+    pub image_records: u64,
+}
+
+/// A fault that was chosen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct ElementFault {
+    /// What, and when.
+    pub fault: String,
+    /// How often it happened.
+    pub happened: u64,
+}
+
 impl ElementUse {
     /// Signatures and decryptions with long-term keys.
     #[must_use]
@@ -163,6 +224,8 @@ pub enum Refusal {
     InUse,
     /// There is no such thing.
     Unknown,
+    /// Only a test grid does that.
+    TestGrid,
     /// The node could not do it. Why stands in its log.
     Failed,
 }

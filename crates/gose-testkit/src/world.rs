@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use gose_card::{Hosted, Memory, factory, keystore::SoftwareKeyStore, nvm::Nvm};
+use gose_card::{Hosted, Memory, factory, keystore::SoftwareKeyStore, nvm::Nvm, timing::Profile};
 use gose_element::{
     Algorithm, SecureElement,
     drive::eap_tls::{
@@ -55,6 +55,8 @@ pub struct Options {
     pub authenticator: Policy,
     /// Algorithm of both ends' keys.
     pub algorithm: Algorithm,
+    /// The card that both ends imitate, in virtual time.
+    pub profile: Option<&'static Profile>,
 }
 
 /// Packets, counted from 0 in both directions together, that go wrong on the line.
@@ -102,6 +104,7 @@ impl Default for Options {
             peer: Policy::default(),
             authenticator: Policy::default(),
             algorithm: Algorithm::P256,
+            profile: None,
         }
     }
 }
@@ -231,6 +234,9 @@ impl World {
                 p.policy = options.authenticator.clone();
                 authenticator(r, p);
             });
+        for element in &mut elements {
+            element.host_mut().profile = options.profile;
+        }
         let [peer, authenticator] = elements;
         Self {
             authority,

@@ -1,9 +1,9 @@
-//! `gose element list|init|power|reset|apdu|info|use|plug`.
+//! `gose element list|init|power|reset|apdu|info|use|fault|plug`.
 
 use clap::{Args, Subcommand};
 use gose_client::{
     RemoteElement,
-    admin::{self, Action},
+    admin::{self, Action, ElementInfo},
 };
 use gose_element::{Atr, Outcomes, Script, SecureElement, Step};
 use gose_proto::{apdu::Command, hex};
@@ -24,10 +24,13 @@ pub(crate) enum Verb {
     Reset(Reset),
     /// Send APDUs to an element, in one request
     Apdu(Apdu),
-    /// Tell what an element says of itself: answer to reset and applications
+    /// Tell what an element says of itself: answer to reset and applications; and how it stands in its node, to
+    /// whoever administers it
     Info(Info),
     /// Tell what an element was used for since its node started: commands, keys, primitives
     Use(Use),
+    /// Break an element in software on purpose, on a test grid
+    Fault(Fault),
     /// Put an element into a virtual reader of pcscd, until one of the two goes away
     Plug(crate::reader::Plug),
 }
@@ -97,6 +100,22 @@ pub(crate) struct Info {
     seid: String,
 }
 
+/// Flags of `fault`.
+#[derive(Args)]
+pub(crate) struct Fault {
+    #[command(flatten)]
+    node: Node,
+    /// The element
+    seid: String,
+    /// What goes wrong, one argument each, in place of what was chosen before: mute, status=XXXX, reset, pulled,
+    /// slow=N, flip, more (endless 61xx), length (endless 6Cxx) or long=BYTES; then after=N, times=N, seed=N as
+    /// wanted: "mute after=3 times=2". Without any: tell what was chosen
+    faults: Vec<String>,
+    /// Nothing goes wrong any more
+    #[arg(long, conflicts_with = "faults")]
+    clear: bool,
+}
+
 impl Verb {
     pub(crate) fn run(self, output: &Output) -> Result<(), Failure> {
         match self {
@@ -107,6 +126,7 @@ impl Verb {
             Self::Apdu(flags) => flags.run(output),
             Self::Info(flags) => flags.run(output),
             Self::Use(flags) => flags.run(output),
+            Self::Fault(flags) => flags.run(output),
             Self::Plug(flags) => flags.once(output),
         }
     }
@@ -238,6 +258,8 @@ struct About {
     node_version: String,
     atr: String,
     applications: Vec<Application>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    standing: Option<ElementInfo>,
 }
 
 #[derive(Serialize)]
@@ -300,10 +322,81 @@ impl Info {
             node_version,
             atr: atr.to_string(),
             applications: applications(&outcomes),
+            standing: self.standing(),
         };
         output.result(&about, About::text)?;
         outcomes.failed.map_or(Ok(()), |error| Err(error.into()))
     }
+}
+
+impl Info {
+    /// What the node knows of the element; nothing for callers who do not administer it, or where the node cannot
+    /// know.
+    fn standing(&self) -> Option<ElementInfo> {
+        let seid = self.seid.clone();
+        match self.node.ask(&Action::ElementInfo { seid }) {
+            Ok(admin::Answer::Info(info)) if info.memory.is_some() => Some(info),
+            _ => None,
+        }
+    }
+}
+
+impl Fault {
+    fn run(&self, output: &Output) -> Result<(), Failure> {
+        let seid = self.seid.clone();
+        let action = if self.faults.is_empty() && !self.clear {
+            Action::ElementInfo { seid }
+        } else {
+            let faults = self.faults.clone();
+            Action::ElementFault { seid, faults }
+        };
+        let admin::Answer::Info(info) = self.node.ask(&action)? else {
+            return Err(Failure::Remote("an answer of another kind".into()));
+        };
+        if info.faults.is_none() {
+            return Err(Failure::Remote(
+                "the element has no faults to choose: its node is no test grid ([node] test-grid = true), or it is \
+                 not in software"
+                    .into(),
+            ));
+        }
+        output.result(&info, |info| fault_lines(info, ""))
+    }
+}
+
+fn fault_lines(info: &ElementInfo, indent: &str) -> String {
+    let faults = info.faults.iter().flatten();
+    let line = |fault: &admin::ElementFault| {
+        format!("{indent}{}, happened {}\n", fault.fault, fault.happened)
+    };
+    let lines: String = faults.map(line).collect();
+    match (&info.faults, lines.is_empty()) {
+        (Some(_), true) => format!("{indent}no faults\n"),
+        _ => lines,
+    }
+}
+
+fn standing_text(info: &ElementInfo) -> String {
+    let mut text = String::new();
+    if let Some(memory) = &info.memory {
+        let percent = memory.bytes * 100 / memory.quota.max(1);
+        text += &format!(
+            "  memory   {} of {} bytes ({percent} %); image version {}, {} bytes in {} records\n",
+            memory.bytes,
+            memory.quota,
+            memory.image_version,
+            memory.image_bytes,
+            memory.image_records
+        );
+    }
+    if let Some(timing) = &info.timing {
+        text += &format!("  timing   {timing}\n");
+    }
+    text += &format!("  commands {} since the node started\n", info.commands);
+    if info.faults.is_some() {
+        text += &fault_lines(info, "  fault    ");
+    }
+    text
 }
 
 fn select(aid: &str) -> Result<Step, Failure> {
@@ -344,6 +437,9 @@ impl About {
                 "  {:8} {word:3} (SELECT {} answers {})\n",
                 application.name, application.aid, application.sw
             ));
+        }
+        if let Some(standing) = &self.standing {
+            text += &standing_text(standing);
         }
         text
     }

@@ -2,7 +2,11 @@
 
 use std::{fmt, pin::Pin, sync::Arc, time::Duration};
 
-use gose_client::admin::{self, Action, Answer, ElementUse, Refusal};
+use gose_card::fault::{Fault, Plan};
+use gose_client::admin::{
+    self, Action, Answer, ElementFault, ElementInfo, ElementMemory, ElementUse, Refusal,
+};
+use gose_element::Seid;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     time::timeout,
@@ -10,7 +14,7 @@ use tokio::{
 
 use crate::{
     generations::Told,
-    grid::{Counted, Grid, Names, Peer},
+    grid::{Counted, Grid, Names, Peer, Used},
     hypervisor::{self, Middleware},
     listen::{BoxedStream, Connection, Handler},
     radius::Disconnector,
@@ -99,7 +103,6 @@ impl AdminHandler {
 
     fn perform(&self, peer: &Peer, action: &Action) -> Result<Answer, Denied> {
         match (action, &self.middleware) {
-            (Action::ElementUse { seid }, _) => self.element_use(peer, seid),
             (
                 Action::Generations {
                     hypervisor,
@@ -115,6 +118,19 @@ impl AdminHandler {
                 let answer = hypervisor::perform(middleware, &peer.names, action)?;
                 self.gone(uuid);
                 Ok(answer)
+            }
+            (Action::ElementUse { seid }, _) => {
+                let (_, used) = self.administered(peer, seid)?;
+                Ok(Answer::Use(shown(&used.counted())))
+            }
+            (Action::ElementInfo { seid }, _) => {
+                let (seid, used) = self.administered(peer, seid)?;
+                Ok(Answer::Info(info(seid, &used)))
+            }
+            (Action::ElementFault { seid, faults }, _) => {
+                let (seid, used) = self.administered(peer, seid)?;
+                choose_faults(&used, faults)?;
+                Ok(Answer::Info(info(seid, &used)))
             }
             (_, Some(middleware)) => hypervisor::perform(middleware, &peer.names, action),
             (_, None) => denied(Refusal::Unauthorised, "this node has no [hypervisor]"),
@@ -148,7 +164,8 @@ impl AdminHandler {
         })
     }
 
-    fn element_use(&self, peer: &Peer, seid: &str) -> Result<Answer, Denied> {
+    /// What is known of an element that this peer administers.
+    fn administered(&self, peer: &Peer, seid: &str) -> Result<(Seid, Arc<Used>), Denied> {
         let unknown = |cause: String| Denied {
             reason: Refusal::Unknown,
             cause,
@@ -156,12 +173,61 @@ impl AdminHandler {
         let seid = seid
             .parse()
             .map_err(|_| unknown(format!("\"{seid}\" is no SEID")))?;
-        let counted = self.grid.used(peer, seid).map_err(|_| {
+        let used = self.grid.used(peer, seid).map_err(|_| {
             unknown(format!(
                 "{seid} is not there, or not this peer's to administer"
             ))
         })?;
-        Ok(Answer::Use(shown(&counted)))
+        Ok((seid, used))
+    }
+}
+
+/// Faults in place of all that were chosen before. A node that is no test grid has none.
+fn choose_faults(used: &Used, faults: &[String]) -> Result<(), Denied> {
+    let Some(present) = &used.settings().faults else {
+        return denied(
+            Refusal::TestGrid,
+            "faults are for software elements of a node with [node] test-grid = true",
+        );
+    };
+    let plans: Result<Vec<Plan>, _> = faults.iter().map(|fault| fault.parse()).collect();
+    let plans = match plans {
+        Ok(plans) if plans.len() <= FAULTS => plans,
+        Ok(_) => return denied(Refusal::Malformed, format!("more than {FAULTS} faults")),
+        Err(error) => return denied(Refusal::Malformed, error.to_string()),
+    };
+    let slow = |plan: &Plan| matches!(plan.fault, Fault::Slow(_));
+    if used.settings().timing.is_none() && plans.iter().any(slow) {
+        return denied(Refusal::Malformed, "slow=N for an element without `timing`");
+    }
+    present.replace(&plans);
+    Ok(())
+}
+
+/// Faults that an element may have at a time.
+const FAULTS: usize = 16;
+
+fn info(seid: Seid, used: &Used) -> ElementInfo {
+    let settings = used.settings();
+    ElementInfo {
+        seid: seid.to_string(),
+        commands: used.counted().commands,
+        memory: used.memory().map(|memory| ElementMemory {
+            bytes: memory.bytes,
+            quota: settings.quota,
+            image_version: memory.image_version,
+            image_bytes: memory.image_bytes,
+            image_records: memory.image_records,
+        }),
+        timing: settings.timing.map(|profile| profile.name.to_owned()),
+        faults: settings.faults.as_ref().map(|faults| {
+            let state = faults.state().into_iter();
+            let fault = |(plan, happened): (Plan, u64)| ElementFault {
+                fault: plan.to_string(),
+                happened,
+            };
+            state.map(fault).collect()
+        }),
     }
 }
 
@@ -209,6 +275,9 @@ fn refused(reason: Refusal) -> Answer {
         Refusal::Quota => "your quota is used up; destroy a virtual machine first",
         Refusal::InUse => "the virtual machine runs, or an element is bound to another one",
         Refusal::Unknown => "there is no such thing",
+        Refusal::TestGrid => {
+            "faults are for test grids: software elements of a node with [node] test-grid = true"
+        }
         Refusal::Failed => "the node could not do it; its log says why",
     };
     Answer::Refused {

@@ -13,6 +13,7 @@ pub mod leased;
 pub mod listen;
 pub mod metrics;
 pub mod node;
+pub mod profiles;
 pub mod radius;
 pub mod roles;
 pub mod store;
@@ -21,6 +22,8 @@ pub mod store;
 pub fn log_to_stderr() {
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
+        // What cannot be logged is lost: telling so on the same descriptor would fail too, and end the daemon.
+        .log_internal_errors(false)
         .init();
 }
 

@@ -6,12 +6,12 @@ use std::{path::PathBuf, process::ExitCode, time::Duration};
 use clap::{Parser, Subcommand};
 use gose_element::Seid;
 use gosed::{
-    config::{Config, KeySlot},
+    config::{Config, KeySlot, PassphraseSource},
     demo::{Demo, DemoGuest},
     node::{self, Node, Running, StartError},
-    store::{self, About, Question},
+    store::{self, About, Change, Form, Question},
 };
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// The daemon of a Grid of Secure Elements.
 #[derive(Parser)]
@@ -27,17 +27,78 @@ enum Command {
     Run(Configuration),
     /// Validates a configuration and everything it names, and prints it with all defaults.
     Check(Configuration),
+    /// Makes the master key of software elements, and changes how it is kept: as it is, sealed by a TPM, or wrapped
+    /// by a passphrase. Images stay as they are.
+    Key {
+        #[command(subcommand)]
+        what: KeyCommand,
+    },
     /// Makes the master key of software elements, sealed by the TPM that `[store] sealed-by` names.
     Seal(Configuration),
     /// Asks a TPM of the configuration what its machine booted, or whether an element's key is in it. Leaves
     /// `statement`, `signature` and `attestation-key.pem`, as tpm2_checkquote and openssl take them.
     Attest(Attest),
+    /// Tells the cards whose slowness a software element can imitate (`timing` of a slot), and what they cost.
+    Profiles {
+        /// Every price of this one, and what stands where nobody measured.
+        name: Option<String>,
+    },
     /// Plays the paper's experiment: a grid node, a hypervisor node, an authentication server and two guests as
     /// processes of their own.
     Demo(Demo),
     /// A guest of the demo.
     #[command(hide = true)]
     DemoGuest(DemoGuest),
+}
+
+#[derive(Subcommand)]
+enum KeyCommand {
+    /// Makes a random key in a new file, kept as `[store]` says unless told otherwise.
+    Make(KeyFlags),
+    /// Keeps the present key another way, or under another passphrase; asks for the present one as `[store]` says.
+    Change(KeyFlags),
+    /// Tells how the key is kept.
+    Show(Configuration),
+}
+
+#[derive(clap::Args)]
+struct KeyFlags {
+    #[command(flatten)]
+    configuration: Configuration,
+    /// As it is, in a file of mode 0600: for systemd-creds, or a disk that is encrypted.
+    #[arg(long, group = "form")]
+    plain: bool,
+    /// Sealed by the TPM of this `[[key-store]]`.
+    #[arg(long, value_name = "NAME", group = "form")]
+    sealed_by: Option<String>,
+    /// Wrapped by a passphrase, which comes from: ask, systemd, fd:NUMBER, credential:NAME, file:PATH.
+    #[arg(long, value_name = "SOURCE", group = "form")]
+    passphrase: Option<PassphraseSource>,
+    /// The file to write, in place of `master-key-file`.
+    #[arg(long, value_name = "FILE")]
+    to: Option<PathBuf>,
+    /// Memory of Argon2id in KiB, 8 to 2097152 [default: 65536].
+    #[arg(long, value_name = "KIB")]
+    argon2_memory_kib: Option<u32>,
+    /// Passes of Argon2id over its memory, 1 to 100 [default: 3].
+    #[arg(long, value_name = "N")]
+    argon2_passes: Option<u32>,
+}
+
+impl KeyFlags {
+    fn change(&self) -> Change {
+        let form = match (&self.sealed_by, &self.passphrase) {
+            (Some(tpm), _) => Some(Form::Sealed(tpm.clone())),
+            (None, Some(source)) => Some(Form::Wrapped(source.clone())),
+            (None, None) => self.plain.then_some(Form::Plain),
+        };
+        Change {
+            form,
+            to: self.to.clone(),
+            memory_kib: self.argon2_memory_kib,
+            passes: self.argon2_passes,
+        }
+    }
 }
 
 #[derive(clap::Args)]
@@ -88,10 +149,12 @@ fn main() -> ExitCode {
     let done = match arguments.command {
         Command::Demo(demo) => return demo.run(),
         Command::DemoGuest(guest) => return guest.run(),
+        Command::Profiles { name } => return gosed::profiles::print(name.as_deref()),
         Command::Run(configuration) => run(&configuration.path()),
         Command::Check(configuration) => check(&configuration.path()),
         Command::Seal(configuration) => seal(&configuration.path()),
         Command::Attest(attest) => return attest.run(),
+        Command::Key { what } => key(what),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -112,7 +175,36 @@ fn check(path: &std::path::Path) -> Result<(), StartError> {
 }
 
 fn seal(path: &std::path::Path) -> Result<(), StartError> {
-    Ok(store::seal_master_key(&Config::read(path)?)?)
+    let config = Config::read(path)?;
+    let sealed = config
+        .store
+        .as_ref()
+        .is_some_and(|store| store.sealed_by.is_some());
+    if !sealed {
+        return Err(store::StoreError::Hardware {
+            place: "[store]".into(),
+            cause: "sealed-by names the TPM to seal with; it is not there".into(),
+        }
+        .into());
+    }
+    store::make(&config, &Change::default())?;
+    Ok(())
+}
+
+fn key(command: KeyCommand) -> Result<(), StartError> {
+    let told = match command {
+        KeyCommand::Make(flags) => {
+            let change = flags.change();
+            store::make(&Config::read(&flags.configuration.path())?, &change)?
+        }
+        KeyCommand::Change(flags) => {
+            let change = flags.change();
+            store::change(&Config::read(&flags.configuration.path())?, &change)?
+        }
+        KeyCommand::Show(configuration) => store::show(&Config::read(&configuration.path())?)?,
+    };
+    println!("{told}");
+    Ok(())
 }
 
 impl Attest {
@@ -160,12 +252,17 @@ fn run(path: &std::path::Path) -> Result<(), StartError> {
             cause,
         })?;
     let done = runtime.block_on(async {
+        // Before the node says that it is ready: a signal that came then would end it.
+        let signals = Signals::new();
         let running = Node::new(config)?.start().await?;
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
         if let Some(address) = running.address() {
             tracing::info!(%address, "listening");
         }
-        until_told(&running, path).await;
+        match signals {
+            Ok(signals) => until_told(signals, &running, path).await,
+            Err(error) => tracing::error!(%error, "signals cannot be received"),
+        }
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
         running.stop().await;
         Ok(())
@@ -175,16 +272,30 @@ fn run(path: &std::path::Path) -> Result<(), StartError> {
     done
 }
 
+/// What the daemon is told from outside.
+struct Signals {
+    hangup: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            hangup: signal(SignalKind::hangup())?,
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+}
+
 /// Follows signals until one says to stop.
-async fn until_told(running: &Running, path: &std::path::Path) {
-    let (Ok(mut hangup), Ok(mut terminate), Ok(mut interrupt)) = (
-        signal(SignalKind::hangup()),
-        signal(SignalKind::terminate()),
-        signal(SignalKind::interrupt()),
-    ) else {
-        tracing::error!("signals cannot be received");
-        return;
-    };
+async fn until_told(signals: Signals, running: &Running, path: &std::path::Path) {
+    let Signals {
+        mut hangup,
+        mut terminate,
+        mut interrupt,
+    } = signals;
     loop {
         tokio::select! {
             _ = terminate.recv() => return,

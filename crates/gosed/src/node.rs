@@ -24,7 +24,7 @@ use crate::{
     },
     metrics::{Endpoint, Figures, Metrics},
     roles::{self, RoleError, Roles},
-    store::{self, Calls, StoreError},
+    store::{self, Calls, Held, StoreError},
 };
 
 /// How often certificates of open sessions are looked at again, for those that expire.
@@ -40,6 +40,7 @@ pub struct Node {
     /// Tell when a generation changes.
     changes: Vec<watch::Receiver<()>>,
     calls: Arc<Calls>,
+    held: Arc<Held>,
     metrics: Arc<Metrics>,
     stopper: Stopper,
     stop: Stop,
@@ -56,6 +57,7 @@ pub struct Running {
     handlers: Handlers,
     tokens: Sources,
     calls: Arc<Calls>,
+    held: Arc<Held>,
     metrics: Arc<Metrics>,
     roles: Roles,
     address: Option<SocketAddr>,
@@ -113,7 +115,8 @@ impl Node {
             tracing::warn!("{danger}");
         }
         let calls = Arc::default();
-        let specs = store::specs(&config, &calls)?;
+        let held = Arc::default();
+        let specs = store::specs(&config, &calls, &held)?;
         let timeout = config.limits.apdu_timeout_s.duration();
         let grid = Grid::new(specs, Policy::new(&config), timeout);
         let metrics = grid.metrics().clone();
@@ -126,6 +129,7 @@ impl Node {
             tokens: Sources::default(),
             changes: Vec::new(),
             calls,
+            held,
             metrics,
             stopper,
             stop,
@@ -193,6 +197,7 @@ impl Node {
             handlers: self.handlers,
             tokens: self.tokens,
             calls: self.calls,
+            held: self.held,
             metrics: self.metrics,
             roles,
             address: None,
@@ -259,7 +264,7 @@ impl Running {
     /// # Errors
     /// [`StartError`]; everything stays as it was.
     pub fn reload(&self, config: &Config) -> Result<(), StartError> {
-        let specs = store::specs(config, &self.calls)?;
+        let specs = store::specs(config, &self.calls, &self.held)?;
         let tls = self.load_tls(config)?;
         self.roles.reload(config)?;
         self.call_with(tls.as_ref());
@@ -448,7 +453,7 @@ async fn cut_outdated(shared: Arc<Shared>, mut changes: watch::Receiver<()>, sto
 /// [`StartError`].
 pub fn check(path: &Path) -> Result<Config, StartError> {
     let config = Config::read(path)?;
-    store::specs(&config, &Arc::default())?;
+    store::check(&config)?;
     if let Some(section) = &config.tls {
         tls::admission(section, Tokens::default())?;
         tls::certificates(&section.certificate_file)?;

@@ -54,7 +54,7 @@ impl Roles {
         };
         let nodes = config.slots.iter().filter_map(|slot| match &slot.kind {
             SlotKind::Remote { node, .. } => Some(node.as_str()),
-            SlotKind::Software { .. } | SlotKind::Pcsc { .. } => None,
+            SlotKind::Software(_) | SlotKind::Pcsc { .. } => None,
         });
         publisher.tell(&nodes.collect());
     }

@@ -354,7 +354,7 @@ impl EapTlsApplet {
                 memory::generate(env.nvm, env.keys, &label, algorithm)?
             }
         };
-        env.cost.key_generate += 1;
+        env.cost.count_generation(algorithm);
         self.forget_identities();
         Ok(Response::ok(key.public_key_info()))
     }

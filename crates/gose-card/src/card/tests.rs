@@ -195,3 +195,44 @@ fn writes_are_durable_before_the_answer_and_failures_are_told() {
         StatusWord::NO_PRECISE_DIAGNOSIS
     );
 }
+
+#[test]
+fn a_full_memory_refuses_what_would_make_it_grow() {
+    let applets: Vec<Box<dyn Applet>> = vec![Box::new(Echo(b"\xA0\0\0\x01\x02\x03"))];
+    let inner = Card::new(Nvm::default(), Arc::new(NoKeys), applets).with_quota(7);
+    let mut card = Hosted::new(inner, Memory::default());
+    card.power_on().unwrap();
+    check(
+        &mut card,
+        "
+        00A4040006A00000010203 -> 6F009000
+        0002000003112233 -> 9000
+        000200000411223344 -> 6A84
+        0003000000 -> 1122339000
+        0002000003445566 -> 9000
+        00020000021122 -> 9000
+        0003000000 -> 11229000
+        ",
+    );
+    assert_eq!(
+        card.host().log.len(),
+        3,
+        "nothing was written for a refusal"
+    );
+    // A card that is too full already, as after its quota was lowered, can be emptied.
+    let mut full = Nvm::default();
+    full.put("echo", [0; 20]);
+    full.commit();
+    let applets: Vec<Box<dyn Applet>> = vec![Box::new(Echo(b"\xA0\0\0\x01\x02\x03"))];
+    let mut card = Hosted::new(
+        Card::new(full, Arc::new(NoKeys), applets).with_quota(7),
+        Memory::default(),
+    );
+    card.power_on().unwrap();
+    let more = format!("0002000015{} -> 6A84", "00".repeat(21));
+    let less = format!("0002000013{} -> 9000", "00".repeat(19));
+    check(
+        &mut card,
+        &format!("00A4040006A00000010203 -> 6F009000\n{more}\n{less}"),
+    );
+}

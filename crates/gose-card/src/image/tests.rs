@@ -248,3 +248,64 @@ proptest! {
         }
     }
 }
+
+/// An image that version 1 wrote: the first card of the project, frozen.
+#[test]
+fn an_image_of_version_1_goes_on_as_it_began_and_is_upgraded_by_compacting() {
+    let bytes: &[u8] = include_bytes!("v1.image");
+    let master = Zeroizing::new([0x0F; 32]);
+    let opened = Image::open(&master, "OLD", bytes).unwrap();
+    assert_eq!((opened.image.version(), opened.torn), (1, 0));
+    assert!(opened.image.is_old());
+    assert_eq!(piv::PIN.tries(&opened.nvm), Some(2));
+    assert_eq!(factory::key_slots(&opened.nvm).len(), 2);
+
+    // Its records are as long as they were, and continue the same chain.
+    let mut image = opened.image;
+    let sealed = image.seal(&delta(&[("d", Some(b"!"))]), [9; 12]).unwrap();
+    assert_eq!(
+        sealed.bytes().len(),
+        RECORD_HEADER + TAG + 2 + 1 + 1 + 4 + 1
+    );
+    image.written(&sealed);
+    let longer = [bytes, sealed.bytes()].concat();
+    let again = Image::open(&master, "OLD", &longer).unwrap();
+    assert_eq!(
+        (again.nvm.get("d"), again.image.version()),
+        (Some(&b"!"[..]), 1)
+    );
+
+    let (image, new) = Image::compact(&master, "OLD", [1; 32], [2; 12], &again.nvm).unwrap();
+    assert_eq!((image.version(), image.is_old()), (VERSION, false));
+    let upgraded = Image::open(&master, "OLD", &new).unwrap();
+    assert!(upgraded.nvm.snapshot() == again.nvm.snapshot());
+    assert_eq!(upgraded.image.version(), VERSION);
+}
+
+#[test]
+fn a_later_version_is_refused_with_the_next_step() {
+    let (mut bytes, _) = written(&three());
+    bytes[8] = VERSION + 1;
+    let error = open(&bytes).unwrap_err();
+    assert_eq!(error, ImageError::Version(VERSION + 1));
+    let text = error.to_string();
+    assert!(text.contains("install that one again"), "{text}");
+    bytes[8] = 0;
+    assert_eq!(open(&bytes).unwrap_err(), ImageError::Version(0));
+    // A header of one version does not pass as another.
+    bytes[8] = 1;
+    assert_eq!(open(&bytes).unwrap_err(), ImageError::OtherKey);
+}
+
+#[test]
+fn lengths_of_records_tell_little() {
+    let (_, ends) = written(&[
+        delta(&[("piv/pin", Some(&[3; 10]))]),
+        delta(&[("a", None)]),
+        delta(&[("piv/object", Some(&[7; 60]))]),
+        delta(&[("piv/object", Some(&[7; 110]))]),
+    ]);
+    let lengths: Vec<_> = ends.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert_eq!(lengths[..3], [lengths[0]; 3]);
+    assert_eq!(lengths[3], lengths[0] + PADDED);
+}

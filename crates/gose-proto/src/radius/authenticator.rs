@@ -96,6 +96,7 @@ pub(super) fn message_authenticator_is_right(
 }
 
 /// Whether two authenticators are equal; in constant time.
-pub(super) fn equal(left: &[u8; 16], right: &[u8; 16]) -> bool {
+#[must_use]
+pub fn equal(left: &[u8; 16], right: &[u8; 16]) -> bool {
     left.ct_eq(right).into()
 }

@@ -8,3 +8,4 @@ mod foreign;
 mod refusal;
 mod round_trips;
 mod success;
+mod timing;

@@ -11,9 +11,12 @@ mod hypervisor;
 mod key_store;
 mod limits;
 mod metrics;
+mod node;
 mod on_host;
+mod passphrase;
 mod radius;
 mod slot;
+mod store;
 mod tls;
 mod value;
 
@@ -33,9 +36,12 @@ pub use hypervisor::{Called, Creator, Driver, Guest, Hypervisor, Image};
 pub use key_store::KeyStore;
 pub use limits::Limits;
 pub use metrics::{Metrics, MetricsAddress};
+pub use node::NodeKind;
 pub use on_host::{OnHost, Version as TlsVersion};
+pub use passphrase::PassphraseSource;
 pub use radius::{Overload, RadSec, Radius, RadiusClient};
-pub use slot::{Reader, Slot, SlotKind};
+pub use slot::{Reader, Slot, SlotKind, SoftwareSlot};
+pub use store::Store;
 pub use tls::{KeyReference, KeySlot, Secret, Tls, TlsKey, TrustDomain};
 pub use value::{Seconds, Text};
 
@@ -45,6 +51,9 @@ pub use value::{Seconds, Text};
 pub struct Config {
     /// The form of this file.
     pub version: Version,
+    /// What kind of node it is.
+    #[serde(default)]
+    pub node: NodeKind,
     /// Where the node listens; without it only the admin socket is served.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub listen: Option<Listen>,
@@ -141,26 +150,6 @@ impl Admin {
     }
 }
 
-/// `[store]`: images of software elements.
-#[derive(Debug, Clone, Deserialize, Serialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct Store {
-    /// Directory of the images that have no path of their own: `<SEID>.image`.
-    #[serde(default = "Store::default_directory")]
-    pub directory: PathBuf,
-    /// 32 random bytes, raw or as 64 hexadecimal digits, or what `gosed seal` made of them; mode 0600.
-    pub master_key_file: PathBuf,
-    /// The `[[key-store]]` of kind `tpm` that opens the file.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub sealed_by: Option<String>,
-}
-
-impl Store {
-    fn default_directory() -> PathBuf {
-        "/var/lib/gose".into()
-    }
-}
-
 /// Why there is no configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -237,6 +226,9 @@ impl Config {
         if self.tls.as_ref().is_some_and(|tls| tls.danger_tls12) {
             dangers.push("danger-tls12: clients may use TLS 1.2 (ECDHE with AEAD only)");
         }
+        if self.node.test_grid {
+            dangers.push("test-grid: whoever administers an element can break it on purpose");
+        }
         dangers.extend(self.key_stores.iter().filter_map(KeyStore::danger));
         dangers
     }
@@ -251,6 +243,17 @@ impl Config {
             if slot.needs_store() && self.store.is_none() {
                 return fail(format!(
                     "[[slot]] {}: a software element needs [store] with master-key-file",
+                    *slot.seid
+                ));
+            }
+        }
+        for slot in &self.slots {
+            if let SlotKind::Software(software) = &slot.kind
+                && !software.faults.is_empty()
+                && !self.node.test_grid
+            {
+                return fail(format!(
+                    "[[slot]] {}: faults need [node] test-grid = true, on a grid that nobody relies on",
                     *slot.seid
                 ));
             }
@@ -316,21 +319,14 @@ impl Config {
             }
         }
         let fault = self.key_stores.iter().find_map(KeyStore::fault);
-        let sealing = self
-            .store
-            .as_ref()
-            .and_then(|store| store.sealed_by.as_ref());
-        if let Some(name) = sealing
-            && !self.key_stores.iter().any(|store| store.is_tpm(name))
-        {
-            return Some(format!(
-                "[store] sealed-by: no [[key-store]] of kind = \"tpm\" has name = \"{name}\""
-            ));
+        let store = self.store.as_ref();
+        if let Some(fault) = store.and_then(|store| store.fault(&self.key_stores)) {
+            return Some(fault);
         }
         let keys = |slot: &Slot| match &slot.kind {
-            SlotKind::Software {
+            SlotKind::Software(SoftwareSlot {
                 keys: Some(keys), ..
-            } if !names.contains(keys.as_str()) => Some(format!(
+            }) if !names.contains(keys.as_str()) => Some(format!(
                 "[[slot]] {}: no [[key-store]] has name = \"{keys}\"",
                 *slot.seid
             )),
@@ -345,8 +341,7 @@ impl Config {
             against(&mut admin.socket);
         }
         if let Some(store) = &mut self.store {
-            against(&mut store.directory);
-            against(&mut store.master_key_file);
+            store.paths().into_iter().for_each(against);
         }
         if let Some(tls) = &mut self.tls {
             tls.paths().into_iter().for_each(against);

@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
-use gose_card::timing::Profile;
+use gose_card::{
+    fault::{Fault, Plan},
+    timing::Profile,
+};
 use gose_element::{Seid, SlotId};
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 
@@ -26,16 +29,7 @@ pub struct Slot {
 #[derive(Debug, Clone)]
 pub enum SlotKind {
     /// A card in software.
-    Software {
-        /// Its image; `<SEID>.image` in the store's directory if absent.
-        image: Option<PathBuf>,
-        /// The card whose slowness it imitates.
-        timing: Option<&'static Profile>,
-        /// The `[[key-store]]` of its keys; the image if absent.
-        keys: Option<String>,
-        /// Keys that the store has already, by slot: their identifiers there.
-        adopt: Vec<(KeySlot, Vec<u8>)>,
-    },
+    Software(SoftwareSlot),
     /// The card in a reader of pcscd.
     Pcsc {
         /// Which reader.
@@ -50,6 +44,26 @@ pub enum SlotKind {
     },
 }
 
+/// A card in software.
+#[derive(Debug, Clone)]
+pub struct SoftwareSlot {
+    /// Its image; `<SEID>.image` in the store's directory if absent.
+    pub image: Option<PathBuf>,
+    /// The card whose slowness it imitates.
+    pub timing: Option<&'static Profile>,
+    /// The `[[key-store]]` of its keys; the image if absent.
+    pub keys: Option<String>,
+    /// Keys that the store has already, by slot: their identifiers there.
+    pub adopt: Vec<(KeySlot, Vec<u8>)>,
+    /// Bytes that its memory may hold.
+    pub quota_bytes: u64,
+    /// What goes wrong with it, on a test grid.
+    pub faults: Vec<Plan>,
+}
+
+/// An element's memory, unless its slot says otherwise: all of PIV's containers filled, and some.
+const QUOTA: u64 = 1 << 20;
+
 /// How a slot names its reader; the first one in pcscd's order that fits is taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reader {
@@ -63,12 +77,12 @@ pub enum Reader {
 
 impl Slot {
     pub(super) fn needs_store(&self) -> bool {
-        matches!(self.kind, SlotKind::Software { .. })
+        matches!(self.kind, SlotKind::Software(_))
     }
 
     pub(super) fn path(&mut self) -> Option<&mut PathBuf> {
         match &mut self.kind {
-            SlotKind::Software { image, .. } => image.as_mut(),
+            SlotKind::Software(slot) => slot.image.as_mut(),
             SlotKind::Remote { .. } | SlotKind::Pcsc { .. } => None,
         }
     }
@@ -89,6 +103,10 @@ struct Written {
     keys: Option<String>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     adopt: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    quota_bytes: Option<u64>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    faults: Vec<Text<Plan>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reader: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -129,12 +147,14 @@ impl Slot {
     fn new(seid: Text<Seid>, written: Written) -> Result<Self, String> {
         written.refuse_foreign_keys()?;
         let kind = match written.kind {
-            Kind::Software => SlotKind::Software {
+            Kind::Software => SlotKind::Software(SoftwareSlot {
                 image: written.image,
                 timing: written.timing.as_deref().map(profile).transpose()?,
                 adopt: adopted(&written.adopt, written.keys.is_some())?,
                 keys: written.keys,
-            },
+                quota_bytes: quota(written.quota_bytes.unwrap_or(QUOTA))?,
+                faults: faults(written.faults, written.timing.is_some())?,
+            }),
             Kind::Pcsc => SlotKind::Pcsc {
                 reader: match (written.reader, written.reader_serial, written.atr) {
                     (Some(name), None, None) => Reader::Name(name),
@@ -166,7 +186,10 @@ impl Slot {
 impl Written {
     fn refuse_foreign_keys(&self) -> Result<(), String> {
         let (own, name): (&[&str], _) = match self.kind {
-            Kind::Software => (&["image", "timing", "keys", "adopt"], "software"),
+            Kind::Software => (
+                &["image", "timing", "keys", "adopt", "quota-bytes", "faults"],
+                "software",
+            ),
             Kind::Pcsc => (&["reader", "reader-serial", "atr"], "pcsc"),
             Kind::Remote => (&["node", "remote-seid"], "remote"),
         };
@@ -175,6 +198,8 @@ impl Written {
             ("timing", self.timing.is_some()),
             ("keys", self.keys.is_some()),
             ("adopt", !self.adopt.is_empty()),
+            ("quota-bytes", self.quota_bytes.is_some()),
+            ("faults", !self.faults.is_empty()),
             ("reader", self.reader.is_some()),
             ("reader-serial", self.reader_serial.is_some()),
             ("atr", self.atr.is_some()),
@@ -205,9 +230,34 @@ fn adopted(
     written.iter().map(pair).collect()
 }
 
+/// A card is born with some hundred bytes; an image is read as a whole.
+fn quota(bytes: u64) -> Result<u64, String> {
+    if (4096..=8 << 20).contains(&bytes) {
+        Ok(bytes)
+    } else {
+        Err(format!(
+            "quota-bytes = {bytes}: a memory has 4096 to 8388608 bytes"
+        ))
+    }
+}
+
+fn faults(written: Vec<Text<Plan>>, is_timed: bool) -> Result<Vec<Plan>, String> {
+    let faults: Vec<Plan> = written.into_iter().map(|fault| fault.0).collect();
+    let slow = |plan: &Plan| matches!(plan.fault, Fault::Slow(_));
+    if !is_timed && faults.iter().any(slow) {
+        return Err("faults: slow=N is so many times as slow as `timing` says; it has none".into());
+    }
+    Ok(faults)
+}
+
 fn profile(name: &str) -> Result<&'static Profile, String> {
-    Profile::named(name)
-        .ok_or_else(|| format!("timing = \"{name}\" is unknown; \"paper-2014\" is the only one"))
+    Profile::named(name).ok_or_else(|| {
+        let known: Vec<_> = Profile::all().map(|profile| profile.name).collect();
+        format!(
+            "timing = \"{name}\" is unknown; one of {} (`gosed profiles` tells what they cost)",
+            known.join(", ")
+        )
+    })
 }
 
 impl From<Slot> for Written {
@@ -219,6 +269,8 @@ impl From<Slot> for Written {
             timing: None,
             keys: None,
             adopt: BTreeMap::new(),
+            quota_bytes: None,
+            faults: Vec::new(),
             reader: None,
             reader_serial: None,
             atr: None,
@@ -228,17 +280,21 @@ impl From<Slot> for Written {
             aids: slot.aids,
         };
         match slot.kind {
-            SlotKind::Software {
+            SlotKind::Software(SoftwareSlot {
                 image,
                 timing,
                 keys,
                 adopt,
-            } => {
+                quota_bytes,
+                faults,
+            }) => {
                 written.image = image;
                 let hex = |(slot, id): (KeySlot, Vec<u8>)| {
                     (slot.to_string(), gose_proto::hex::encode(&id))
                 };
                 written.adopt = adopt.into_iter().map(hex).collect();
+                written.quota_bytes = Some(quota_bytes);
+                written.faults = faults.into_iter().map(Text).collect();
                 written.keys = keys;
                 written.timing = timing.map(|profile| profile.name.to_owned());
             }

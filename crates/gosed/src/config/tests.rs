@@ -116,7 +116,7 @@ fn errors_name_the_line_and_what_is_allowed() {
         "paper-2014",
         "paper",
         Some(17),
-        "\"paper-2014\" is the only one",
+        "one of paper-2014, j3r180,",
     );
     check(
         "A000000308000010000100",

@@ -30,7 +30,7 @@ pub use meter::{CLASSES, Measured};
 pub use peer::{Bound, Eviction, Evictions, Names, Peer, RequestName, Sid};
 pub use policy::{Plane, Policy};
 pub use slot::{Opener, Runs, Spec};
-pub use used::{Counted, Used};
+pub use used::{Counted, Memory, Settings, Used};
 
 use crate::metrics::Metrics;
 use slot::Slot;
@@ -161,13 +161,15 @@ impl Grid {
         Sid(self.next_sid.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// What an element was used for, for whoever administers it.
+    /// What an element was used for and how it stands, for whoever administers it.
     ///
     /// # Errors
     /// [`Refusal::Unauthorised`], also where there is no such element.
-    pub fn used(&self, peer: &Peer, seid: Seid) -> Result<Counted, Refusal> {
+    pub fn used(&self, peer: &Peer, seid: Seid) -> Result<Arc<Used>, Refusal> {
         match self.table.load().by_seid.get(&seid) {
-            Some(slot) if self.plane(peer, seid) == Some(Plane::Management) => Ok(slot.used()),
+            Some(slot) if self.plane(peer, seid) == Some(Plane::Management) => {
+                Ok(slot.used().clone())
+            }
             _ => Err(Refusal::Unauthorised),
         }
     }

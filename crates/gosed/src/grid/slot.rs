@@ -13,7 +13,7 @@ use std::{
 use gose_element::{ElementError, SecureElement, Seid, SlotId};
 use tokio::sync::Notify;
 
-use super::{Counted, Evictions, Measured, Peer, Refusal, Sid, Used, meter::Meter, worker::Worker};
+use super::{Evictions, Measured, Peer, Refusal, Sid, Used, meter::Meter, worker::Worker};
 
 /// Time for a session to look whether its peer has closed. One of this program that has no peer does not answer.
 pub(super) const LOOK: Duration = Duration::from_millis(100);
@@ -44,7 +44,7 @@ pub struct Spec {
     pub place: Box<str>,
     /// How it is made ready, at its first use or at each.
     pub open: Opener,
-    /// What it was used for, where the node can count it: software elements.
+    /// What it was used for and how it stands, where the node can know: software elements.
     pub used: Arc<Used>,
 }
 
@@ -116,8 +116,8 @@ impl Slot {
         self.spec.seid
     }
 
-    pub(super) fn used(&self) -> Counted {
-        self.spec.used.counted()
+    pub(super) fn used(&self) -> &Arc<Used> {
+        &self.spec.used
     }
 
     pub(super) fn meter(&self) -> &Meter {

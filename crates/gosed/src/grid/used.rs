@@ -1,12 +1,20 @@
-//! What an element was used for: the primitives that its commands ran, counted since the node started.
+//! What an element was used for: the primitives that its commands ran, counted since the node started; and how
+//! an element in software stands.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use gose_card::timing::Cost;
+use gose_card::{
+    fault::Faults,
+    timing::{Cost, Profile},
+};
 
-/// Counters of one element.
+/// Counters of one element, and what its node knows of it.
 #[derive(Debug, Default)]
-pub struct Used(Mutex<Counted>);
+pub struct Used {
+    counted: Mutex<Counted>,
+    memory: Mutex<Option<Memory>>,
+    settings: Settings,
+}
 
 /// Commands, and what they ran.
 #[derive(Debug, Clone, Copy, Default)]
@@ -17,10 +25,43 @@ pub struct Counted {
     pub cost: Cost,
 }
 
+/// What an element in software is told by its node.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    /// The card whose slowness it imitates.
+    pub timing: Option<&'static Profile>,
+    /// Bytes that its memory may hold; 0 where the node has no say.
+    pub quota: u64,
+    /// What goes wrong with it, on a test grid.
+    pub faults: Option<Arc<Faults>>,
+}
+
+/// How an element in software stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Memory {
+    /// Bytes held, names and values: what the quota bounds.
+    pub bytes: u64,
+    /// The version of its image.
+    pub image_version: u8,
+    /// Bytes of its image.
+    pub image_bytes: u64,
+    /// Records of its image.
+    pub image_records: u64,
+}
+
 impl Used {
+    /// Of an element in software.
+    #[must_use]
+    pub fn software(settings: Settings) -> Self {
+        Self {
+            settings,
+            ..Self::default()
+        }
+    }
+
     /// One command more.
     pub fn count(&self, cost: &Cost) {
-        let mut counted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counted = lock(&self.counted);
         counted.commands += 1;
         counted.cost += *cost;
     }
@@ -28,6 +69,27 @@ impl Used {
     /// The counters now.
     #[must_use]
     pub fn counted(&self) -> Counted {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        *lock(&self.counted)
     }
+
+    /// What its node told it.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The element changed.
+    pub fn tell(&self, memory: Memory) {
+        *lock(&self.memory) = Some(memory);
+    }
+
+    /// How it stands; nothing before it was first used, or where it is elsewhere.
+    #[must_use]
+    pub fn memory(&self) -> Option<Memory> {
+        *lock(&self.memory)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -63,9 +63,11 @@ fn authorise(
             }
         }
         Action::VmList => Ok(Authorised::List(creator)),
-        Action::ElementUse { .. } | Action::Generations { .. } | Action::EapRevoke { .. } => {
-            denied(Refusal::Unknown, "not an action on virtual machines")
-        }
+        Action::ElementUse { .. }
+        | Action::ElementInfo { .. }
+        | Action::ElementFault { .. }
+        | Action::Generations { .. }
+        | Action::EapRevoke { .. } => denied(Refusal::Unknown, "not an action on virtual machines"),
     }
 }
 

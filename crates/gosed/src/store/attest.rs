@@ -6,7 +6,7 @@ use gose_card::{image::Image, keyring};
 use gose_element::Seid;
 
 use super::{StoreError, hardware, store_key};
-use crate::config::{Config, KeySlot, KeyStore, Slot, SlotKind};
+use crate::config::{Config, KeySlot, KeyStore, Slot, SlotKind, SoftwareSlot};
 
 /// What is asked of a TPM.
 #[derive(Debug)]
@@ -78,11 +78,11 @@ fn element(config: &Config, seid: Seid) -> Result<(&KeyStore, PathBuf), String> 
     let is_wanted = |slot: &&Slot| slot.seid.0 == seid;
     let kind = config.slots.iter().find(is_wanted).map(|slot| &slot.kind);
     let (
-        Some(SlotKind::Software {
+        Some(SlotKind::Software(SoftwareSlot {
             image,
             keys: Some(keys),
             ..
-        }),
+        })),
         Some(store),
     ) = (kind, &config.store)
     else {

@@ -3,7 +3,7 @@
 use std::{
     fs::{File, OpenOptions},
     io,
-    os::unix::fs::{FileExt, OpenOptionsExt},
+    os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -108,8 +108,13 @@ impl ImageFile {
             tracing::warn!(%seid, bytes = opened.torn, "the image's last record was cut; nobody was answered for it");
             this.truncate().map_err(system)?;
         }
-        if this.image.is_worth_compacting(&opened.nvm) {
-            this.compact(&opened.nvm).map_err(system)?;
+        if this.image.is_old() {
+            this.upgrade(&opened.nvm).map_err(system)?;
+        } else {
+            this.forget_old_version().map_err(system)?;
+            if this.image.is_worth_compacting(&opened.nvm) {
+                this.compact(&opened.nvm).map_err(system)?;
+            }
         }
         birth.record(path).map_err(system)?;
         Ok((this, opened.nvm))
@@ -179,6 +184,61 @@ impl ImageFile {
         Ok(())
     }
 
+    /// Brings an image of an older version to the present one. The old file stays beside it, under its own name
+    /// and `.old`, until the new one is durable and was read again; where that cannot be, the old one goes on.
+    fn upgrade(&mut self, nvm: &Nvm) -> io::Result<()> {
+        let (seid, from) = (self.seid, self.image.version());
+        if let Err(error) = self.replace_by_new_version(nvm) {
+            // Whether the new file took the old one's place is seen, not guessed.
+            let (there, own) = (std::fs::metadata(&self.path)?, self.file.metadata()?);
+            if (there.dev(), there.ino()) != (own.dev(), own.ino()) {
+                return Err(error);
+            }
+            tracing::warn!(%seid, %error, version = from, "the image keeps its old version");
+            return Ok(());
+        }
+        tracing::info!(%seid, from, to = self.image.version(), "the image was upgraded");
+        Ok(())
+    }
+
+    fn replace_by_new_version(&mut self, nvm: &Nvm) -> io::Result<()> {
+        let old = beside(&self.path, ".old");
+        remove_if_there(&old)?;
+        std::fs::hard_link(&self.path, &old)?;
+        sync_directory(&self.path)?;
+        let before = (nvm.snapshot(), self.path.clone());
+        self.compact(nvm)?;
+        let written = std::fs::read(before.1)?;
+        let read =
+            Image::open(&self.master, self.seid.as_str(), &written).map_err(io::Error::other)?;
+        if read.nvm.snapshot() != before.0 {
+            std::fs::rename(&old, &self.path)?;
+            return Err(io::Error::other(
+                "the upgraded image is not what it should be",
+            ));
+        }
+        self.forget_old_version()
+    }
+
+    /// What an upgrade keeps beside the image goes, once the directory is durable.
+    fn forget_old_version(&self) -> io::Result<()> {
+        let old = beside(&self.path, ".old");
+        if old.try_exists()? {
+            sync_directory(&self.path)?;
+            remove_if_there(&old)?;
+        }
+        Ok(())
+    }
+
+    /// How it stands: version, bytes, records.
+    pub(super) fn state(&self) -> (u8, u64, u64) {
+        (
+            self.image.version(),
+            self.image.len() as u64,
+            self.image.records(),
+        )
+    }
+
     /// Whether the log has grown so long that replacing it pays.
     pub(super) fn is_long(&self, nvm: &Nvm) -> bool {
         !self.broken && self.image.is_worth_compacting(nvm)
@@ -208,11 +268,7 @@ fn write_whole(
 ) -> io::Result<(Image, File)> {
     let made = Image::compact(master, seid.as_str(), random()?, random()?, nvm);
     let (image, bytes) = made.map_err(io::Error::other)?;
-    let directory = path.parent().filter(|path| !path.as_os_str().is_empty());
-    let directory = directory.unwrap_or_else(|| Path::new("."));
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".new");
-    let temporary = directory.join(name);
+    let temporary = beside(path, ".new");
     let file = OpenOptions::new()
         .read(true)
         .write(true)
@@ -224,8 +280,28 @@ fn write_whole(
     file.write_all_at(&bytes, 0)?;
     file.sync_all()?;
     std::fs::rename(&temporary, path)?;
-    File::open(directory)?.sync_all()?;
+    sync_directory(path)?;
     Ok((image, file))
+}
+
+/// The same name with something after it.
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(suffix);
+    path.with_file_name(name)
+}
+
+/// Makes what the directory of this file says durable.
+fn sync_directory(path: &Path) -> io::Result<()> {
+    let directory = path.parent().filter(|path| !path.as_os_str().is_empty());
+    File::open(directory.unwrap_or_else(|| Path::new(".")))?.sync_all()
+}
+
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// A process that this one is just starting holds its files up to its exec: that is waited for.

@@ -20,6 +20,7 @@ use std::{
 };
 
 use gose_card::{
+    fault::Faults,
     image::MasterKey,
     keystore::{KeyStore, SoftwareKeyStore},
 };
@@ -29,12 +30,12 @@ use births::Birth;
 pub use calls::{Calls, Upstreams};
 use file::ImageFile;
 pub use hardware::{Readers, watch_readers};
-pub use master_key::master_key;
+pub use master_key::{Change, Form, Held, MasterKeyError, Place, change, make, show};
 pub use private::private_file;
 
 use crate::{
-    config::{Config, Slot, SlotKind},
-    grid::{Opener, Runs, Spec, Used},
+    config::{self, Config, Slot, SlotKind},
+    grid::{Opener, Runs, Settings, Spec, Used},
 };
 
 /// Why the elements of a configuration are not there.
@@ -49,13 +50,8 @@ pub enum StoreError {
         cause: io::Error,
     },
     /// The master key cannot be used.
-    #[error("master-key-file {path}: {cause}")]
-    MasterKey {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        cause: io::Error,
-    },
+    #[error(transparent)]
+    MasterKey(#[from] MasterKeyError),
     /// A reader, a TPM or an HSM cannot be what the configuration says.
     #[error("{place}: {cause}")]
     Hardware {
@@ -73,17 +69,45 @@ struct Parts<'a> {
     /// Hardware that holds keys, by name.
     keys: HashMap<&'a str, Arc<dyn KeyStore>>,
     calls: &'a Arc<Calls>,
+    /// Whether faults may be chosen.
+    test_grid: bool,
 }
 
 /// The slots of a configuration. Elements are opened at their first use.
 ///
 /// # Errors
 /// [`StoreError`].
-pub fn specs(config: &Config, calls: &Arc<Calls>) -> Result<Vec<Spec>, StoreError> {
-    let images = store_key(config)?;
-    if let Some((directory, _)) = &images {
-        make_directory(directory)?;
-    }
+pub fn specs(config: &Config, calls: &Arc<Calls>, held: &Held) -> Result<Vec<Spec>, StoreError> {
+    let key = |store: &config::Store| held.key(config, store).map_err(StoreError::from);
+    specs_under(config, calls, key)
+}
+
+/// Looks at everything that the slots of a configuration need, as a start would, but asks nobody for a passphrase.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn check(config: &Config) -> Result<(), StoreError> {
+    let key = |store: &config::Store| {
+        master_key::check(config, store)?;
+        // No element is opened.
+        Ok(Arc::default())
+    };
+    specs_under(config, &Arc::default(), key).map(drop)
+}
+
+fn specs_under(
+    config: &Config,
+    calls: &Arc<Calls>,
+    key: impl FnOnce(&config::Store) -> Result<Arc<MasterKey>, StoreError>,
+) -> Result<Vec<Spec>, StoreError> {
+    let images = match &config.store {
+        None => None,
+        Some(store) => {
+            let key = key(store)?;
+            make_directory(&store.directory)?;
+            Some((store.directory.as_path(), key))
+        }
+    };
     let mut keys = HashMap::new();
     for store in &config.key_stores {
         let made = hardware::key_store(store).map_err(|cause| StoreError::Hardware {
@@ -96,6 +120,7 @@ pub fn specs(config: &Config, calls: &Arc<Calls>) -> Result<Vec<Spec>, StoreErro
         images,
         keys,
         calls,
+        test_grid: config.node.test_grid,
     };
     let specs = config.slots.iter().map(|slot| parts.spec(slot));
     Ok(specs
@@ -110,15 +135,8 @@ fn store_key(config: &Config) -> Result<Option<(&Path, Arc<MasterKey>)>, StoreEr
     let Some(store) = &config.store else {
         return Ok(None);
     };
-    let key = match sealing(config) {
-        None => master_key(&store.master_key_file),
-        Some(tpm) => master_key::sealed(&store.master_key_file, tpm),
-    };
-    let key = key.map_err(|cause| StoreError::MasterKey {
-        path: store.master_key_file.clone(),
-        cause,
-    })?;
-    Ok(Some((store.directory.as_path(), Arc::new(key))))
+    let key = Held::default().key(config, store)?;
+    Ok(Some((store.directory.as_path(), key)))
 }
 
 /// Images lie where nobody else reads; the first start makes the place.
@@ -130,35 +148,11 @@ fn make_directory(path: &Path) -> Result<(), StoreError> {
     })
 }
 
-/// The TPM that opens the master key's file.
-fn sealing(config: &Config) -> Option<&crate::config::KeyStore> {
-    let name = config.store.as_ref()?.sealed_by.as_ref()?;
-    config.key_stores.iter().find(|store| store.name() == name)
-}
-
-/// Makes a random master key and leaves it, sealed by the TPM that `[store] sealed-by` names, in a new
-/// `master-key-file`.
-///
-/// # Errors
-/// [`StoreError::MasterKey`]; an existing file stays as it is.
-pub fn seal_master_key(config: &Config) -> Result<(), StoreError> {
-    let (Some(store), Some(tpm)) = (&config.store, sealing(config)) else {
-        return Err(StoreError::Hardware {
-            place: "[store]".into(),
-            cause: "sealed-by names the TPM to seal with; it is not there".into(),
-        });
-    };
-    master_key::make_sealed(&store.master_key_file, tpm).map_err(|cause| StoreError::MasterKey {
-        path: store.master_key_file.clone(),
-        cause,
-    })
-}
-
 impl Parts<'_> {
     fn spec(&self, slot: &Slot) -> Result<Option<Spec>, StoreError> {
         let seid = slot.seid.0;
         match &slot.kind {
-            SlotKind::Software { .. } => Ok(self.software(slot)),
+            SlotKind::Software(_) => Ok(self.software(slot)),
             SlotKind::Pcsc { reader } => {
                 let reach = hardware::reader(reader).map_err(|cause| StoreError::Hardware {
                     place: format!("[[slot]] {seid}"),
@@ -189,61 +183,57 @@ impl Parts<'_> {
 
     /// `None` for a software element without a store, which no configuration has that was read.
     fn software(&self, slot: &Slot) -> Option<Spec> {
-        let SlotKind::Software {
-            image,
-            timing,
-            keys,
-            adopt,
-        } = &slot.kind
-        else {
+        let seid = slot.seid.0;
+        let SlotKind::Software(slot) = &slot.kind else {
             return None;
         };
-        let seid = slot.seid.0;
         let (directory, key) = self.images.as_ref()?;
-        let path = image
-            .clone()
-            .unwrap_or_else(|| directory.join(format!("{seid}.image")));
-        let (timing, key) = (*timing, key.clone());
+        let path = slot.image.clone();
+        let path = path.unwrap_or_else(|| directory.join(format!("{seid}.image")));
         let birth = Birth::of(seid, directory);
         // Told at the start, not only when the element is first used.
         if let Err(error) = ImageFile::check_present(&path, &birth) {
             tracing::error!(%seid, %error, "the element is not served");
         }
         // Hardware may take seconds.
-        let runs = if timing.is_some() || keys.is_some() {
+        let runs = if slot.timing.is_some() || slot.keys.is_some() {
             Runs::Thread
         } else {
             Runs::Inline
         };
-        let place = match keys {
-            Some(keys) => format!("{} {keys}", path.display()).into(),
-            None => path.to_string_lossy().into(),
-        };
-        let keys: Arc<dyn KeyStore> = match keys {
+        // Whatever changes of this makes the element anew.
+        let mut place = format!("{} {}", path.display(), slot.quota_bytes);
+        for setting in [
+            slot.timing.map(|profile| profile.name),
+            slot.keys.as_deref(),
+        ] {
+            place = format!("{place} {}", setting.unwrap_or("-"));
+        }
+        for fault in &slot.faults {
+            place = format!("{place} {fault}");
+        }
+        let keys: Arc<dyn KeyStore> = match &slot.keys {
             Some(keys) => self.keys.get(keys.as_str())?.clone(),
             None => Arc::new(SoftwareKeyStore),
         };
-        let adopt = adopt.clone();
-        let used = Arc::new(Used::default());
-        let counter = used.clone();
-        let open: Opener = Arc::new(move |_| {
-            let image = software::Image {
-                path: &path,
-                seid,
-                birth: &birth,
-                master: key.clone(),
-            };
-            let surroundings = software::Surroundings {
-                timing,
-                keys: keys.clone(),
-                used: counter.clone(),
-            };
-            software::open(&image, surroundings, &adopt)
-        });
+        let used = Arc::new(Used::software(Settings {
+            timing: slot.timing,
+            quota: slot.quota_bytes,
+            faults: self.test_grid.then(|| Arc::new(Faults::new(&slot.faults))),
+        }));
+        let image = software::Image {
+            path,
+            seid,
+            birth,
+            master: key.clone(),
+        };
+        let (counter, adopt) = (used.clone(), slot.adopt.clone());
+        let open: Opener =
+            Arc::new(move |_| software::open(&image, keys.clone(), &counter, &adopt));
         Some(Spec {
             seid,
             runs,
-            place,
+            place: place.into(),
             open,
             used,
         })

@@ -6,12 +6,17 @@
 mod admin;
 mod certificates;
 mod contract;
+mod disk;
 mod elements;
+mod faults;
 mod foreign;
+mod images;
 mod input;
+mod keys;
 mod limits;
 mod locks;
 mod many_slots;
+mod node_of_one;
 mod process;
 mod reference_client;
 mod reload;

@@ -227,3 +227,89 @@ async fn an_administrator_gets_an_element_back() {
     );
     drop(peer);
 }
+
+/// Server elements with faults of their own: each fails its conversation alone, rests, and is back after its rest; the
+/// other element serves meanwhile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn faults_of_an_element_end_with_its_rest() {
+    use std::{sync::Arc, time::Instant};
+
+    use gose_card::fault::{Faults, Faulty};
+    use gose_element::SecureElement;
+
+    for plan in [
+        "mute",
+        "reset",
+        "pulled times=2",
+        "status=6F00",
+        "length",
+        "long=70000",
+    ] {
+        let authority = Authority::new("root");
+        let faults = Arc::new(Faults::default());
+        let broken = Faulty::new(server_element(&authority), faults.clone());
+        let elements: Vec<(&str, Box<dyn SecureElement>)> = vec![
+            ("srv-1", Box::new(broken)),
+            ("srv-2", server(&authority, Algorithm::P256, |_, _| {})),
+        ];
+        let tuning = Tuning {
+            quarantine: Duration::from_millis(300),
+            ..Tuning::DEFAULT
+        };
+        let identities = vec![identity(&elements)];
+        let world = World::with(elements, identities, &tuning, Limits::DEFAULT).await;
+        let peer = || Peer::new(&authority, Algorithm::P256, |_, _| {});
+        // Both elements are opened; then one breaks in the middle of a conversation.
+        for _ in 0..2 {
+            let report = World::authenticate(world.address, peer()).await.1.unwrap();
+            assert!(report.accepted, "{plan}");
+        }
+        faults.replace(&[format!("{plan} after=3").parse().unwrap()]);
+        let mut refused = 0;
+        let begun = Instant::now();
+        while !world.pool.state()[0].1.resting {
+            assert!(begun.elapsed() < Duration::from_secs(20), "{plan}");
+            match World::authenticate(world.address, peer()).await.1 {
+                Ok(report) if report.accepted => {}
+                _ => refused += 1,
+            }
+        }
+        assert!(refused <= 1, "{plan}: one conversation at most: {refused}");
+        let report = World::authenticate(world.address, peer()).await.1.unwrap();
+        assert!(report.accepted, "{plan}: the other element serves");
+        // After its rest it is tried again, and is as good as before.
+        let before = world.pool.state()[0].1.conversations;
+        let begun = Instant::now();
+        let mut failed = 0;
+        while world.pool.state()[0].1.conversations < before + 2 + failed {
+            assert!(
+                begun.elapsed() < Duration::from_secs(20),
+                "{plan}: it is not back"
+            );
+            let both = tokio::join!(
+                World::authenticate(world.address, peer()),
+                World::authenticate(world.address, peer())
+            );
+            for report in [both.0.1, both.1.1] {
+                failed += u64::from(!report.is_ok_and(|report| report.accepted));
+            }
+        }
+        // A card that is still out when it is tried again fails that conversation too.
+        assert!(failed < faults.state()[0].0.times, "{plan}: {failed}");
+        assert!(!world.pool.state()[0].1.resting, "{plan}");
+        assert_eq!(faults.state()[0].1, faults.state()[0].0.times, "{plan}");
+    }
+}
+
+/// A server element that is not boxed yet.
+fn server_element(authority: &Authority) -> gose_testkit::world::Element {
+    let mut element = gose_testkit::world::element();
+    gose_testkit::world::personalise(
+        &mut element,
+        authority,
+        gose_proto::eap::Role::Authenticator,
+        Algorithm::P256,
+        |_, _| {},
+    );
+    element
+}

@@ -40,13 +40,7 @@ pub(super) fn count(add: impl FnOnce(&mut Cost)) {
 /// Counts a signature with a key of the card, and the hash of its message.
 pub(super) fn count_signature(algorithm: Algorithm, message: usize) {
     hash::count_message(message, algorithm == Algorithm::P384);
-    count(|cost| {
-        if algorithm.is_rsa() {
-            cost.rsa_private += 1;
-        } else {
-            cost.ecdsa_sign += 1;
-        }
-    });
+    count(|cost| cost.count_private(algorithm));
 }
 
 /// The suites of the card, in order of preference (RFC 9190, 2.1; TLS 1.2 with ECDHE and AEAD only).

@@ -37,15 +37,15 @@ impl PivApplet {
         }
         let result = match (operation, algorithm.is_rsa()) {
             (Operation::Sign(block), true) => {
-                env.cost.rsa_private += 1;
+                env.cost.count_private(algorithm);
                 key.rsa_raw(block).map_err(status)?.to_vec()
             }
             (Operation::Sign(digest), false) => {
-                env.cost.ecdsa_sign += 1;
+                env.cost.count_private(algorithm);
                 key.sign_digest(digest).map_err(status)?
             }
             (Operation::Agree(point), _) => {
-                env.cost.ec_agree += 1;
+                env.cost.count_agreement(algorithm);
                 key.agree(point).map_err(status)?.to_vec()
             }
         };
@@ -58,7 +58,7 @@ pub(super) fn generate(
     algorithm: Algorithm,
     env: &mut Env<'_>,
 ) -> Result<Next, StatusWord> {
-    env.cost.key_generate += 1;
+    env.cost.count_generation(algorithm);
     let key = env
         .keys
         .generate(env.nvm, slot.id(), algorithm)

@@ -77,7 +77,7 @@ impl Management {
             return Err(StatusWord::INCORRECT_P1_P2);
         }
         let exchange = self.exchange.take();
-        env.cost.cipher_bytes += 16;
+        env.cost.count_cipher(16);
         match (step, exchange) {
             (Step::AskChallenge, _) => {
                 let challenge = draw(random)?;

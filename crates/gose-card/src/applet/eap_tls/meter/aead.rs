@@ -17,10 +17,12 @@ pub(super) struct Tls13(pub(super) &'static dyn Tls13AeadAlgorithm);
 
 impl Tls12AeadAlgorithm for Tls12 {
     fn encrypter(&self, key: AeadKey, iv: &[u8], extra: &[u8]) -> Box<dyn MessageEncrypter> {
+        count(|cost| cost.cipher_keys += 1);
         Box::new(Encrypter(self.0.encrypter(key, iv, extra)))
     }
 
     fn decrypter(&self, key: AeadKey, iv: &[u8]) -> Box<dyn MessageDecrypter> {
+        count(|cost| cost.cipher_keys += 1);
         Box::new(Decrypter(self.0.decrypter(key, iv)))
     }
 
@@ -40,10 +42,12 @@ impl Tls12AeadAlgorithm for Tls12 {
 
 impl Tls13AeadAlgorithm for Tls13 {
     fn encrypter(&self, key: AeadKey, iv: Iv) -> Box<dyn MessageEncrypter> {
+        count(|cost| cost.cipher_keys += 1);
         Box::new(Encrypter(self.0.encrypter(key, iv)))
     }
 
     fn decrypter(&self, key: AeadKey, iv: Iv) -> Box<dyn MessageDecrypter> {
+        count(|cost| cost.cipher_keys += 1);
         Box::new(Decrypter(self.0.decrypter(key, iv)))
     }
 
@@ -68,7 +72,7 @@ impl MessageEncrypter for Encrypter {
         message: OutboundPlainMessage<'_>,
         sequence: u64,
     ) -> Result<OutboundOpaqueMessage, Error> {
-        count(|cost| cost.cipher_bytes += message.payload.len() as u64);
+        count(|cost| cost.count_cipher(message.payload.len()));
         self.0.encrypt(message, sequence)
     }
 
@@ -85,7 +89,7 @@ impl MessageDecrypter for Decrypter {
         message: InboundOpaqueMessage<'a>,
         sequence: u64,
     ) -> Result<InboundPlainMessage<'a>, Error> {
-        count(|cost| cost.cipher_bytes += message.payload.len() as u64);
+        count(|cost| cost.count_cipher(message.payload.len()));
         self.0.decrypt(message, sequence)
     }
 }

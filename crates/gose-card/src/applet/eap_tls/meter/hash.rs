@@ -33,7 +33,16 @@ fn blocks(length: u64, block: u64) -> u64 {
 
 /// Counts a whole message of `length` bytes hashed with SHA-256 (`wide`: SHA-384).
 pub(super) fn count_message(length: usize, wide: bool) {
-    count(|cost| cost.hash_blocks += blocks(length as u64, if wide { 128 } else { 64 }));
+    let block = if wide { 128 } else { 64 };
+    count_end(blocks(length as u64, block));
+}
+
+/// Counts the last blocks of a message, which is then finished.
+fn count_end(blocks: u64) {
+    count(|cost| {
+        cost.hash_blocks += blocks;
+        cost.hash_messages += 1;
+    });
 }
 
 impl Hash for Metered {
@@ -46,7 +55,7 @@ impl Hash for Metered {
     }
 
     fn hash(&self, data: &[u8]) -> Output {
-        count(|cost| cost.hash_blocks += blocks(data.len() as u64, self.block));
+        count_end(blocks(data.len() as u64, self.block));
         self.inner.hash(data)
     }
 
@@ -69,7 +78,7 @@ impl Running {
     /// What padding still costs: full blocks were counted as they came.
     fn count_end(&self) {
         let rest = self.length % self.block;
-        count(|cost| cost.hash_blocks += blocks(rest, self.block));
+        count_end(blocks(rest, self.block));
     }
 }
 
@@ -135,7 +144,7 @@ impl Key for HmacKey {
             length += part.len() as u64;
         }
         let outer = blocks(self.length as u64, self.block);
-        count(|cost| cost.hash_blocks += blocks(length, self.block) + outer);
+        count_end(blocks(length, self.block) + outer);
         Tag::new(context.sign().as_ref())
     }
 

@@ -25,7 +25,10 @@ struct Group(&'static dyn SupportedKxGroup);
 
 impl SupportedKxGroup for Group {
     fn start(&self) -> Result<Box<dyn ActiveKeyExchange>, Error> {
-        count(|cost| cost.ec_agree += 1);
+        count(|cost| {
+            cost.ec_agree += 1;
+            cost.of_these.ephemeral += 1;
+        });
         self.0
             .start()
             .map(|inner| Box::new(Active(inner)) as Box<dyn ActiveKeyExchange>)
@@ -44,7 +47,11 @@ struct Active(Box<dyn ActiveKeyExchange>);
 
 impl ActiveKeyExchange for Active {
     fn complete(self: Box<Self>, peer_pub_key: &[u8]) -> Result<SharedSecret, Error> {
-        count(|cost| cost.ec_agree += 1);
+        let wide = self.0.group() == NamedGroup::secp384r1;
+        count(|cost| {
+            cost.ec_agree += 1;
+            cost.of_these.agree_p384 += u64::from(wide);
+        });
         self.0.complete(peer_pub_key)
     }
 

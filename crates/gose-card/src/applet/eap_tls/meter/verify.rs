@@ -58,6 +58,7 @@ impl SignatureVerificationAlgorithm for Metered {
                 cost.rsa_public += 1;
             } else {
                 cost.ecdsa_verify += 1;
+                cost.of_these.verify_p384 += u64::from(key == alg_id::ECDSA_P384);
             }
         });
         self.0.verify_signature(public_key, message, signature)
