@@ -105,6 +105,51 @@ pub(crate) async fn run(
     Ok(Rate { per_second, used })
 }
 
+/// What repeated flights came to.
+pub(crate) struct Flights {
+    /// Requests that were written, each after the answer to the one before, for one flight.
+    pub(crate) round_trips: u64,
+    /// Time for one.
+    pub(crate) each: Duration,
+}
+
+/// Sends a flight again and again on a connection of its own, for `time`; each one's last answer must be `verdict`.
+pub(crate) async fn flights(
+    target: &Target,
+    exchange: &Exchange,
+    requests: &[String],
+    verdict: &str,
+    time: Duration,
+) -> std::io::Result<Flights> {
+    let mut stream = target.connect().await?;
+    open(&mut stream, exchange).await?;
+    let mut answer = vec![0; exchange.answer];
+    let (mut turns, mut done) = (0, 0);
+    let start = Instant::now();
+    while done == 0 || start.elapsed() < time {
+        for request in requests {
+            stream.write_all(request.as_bytes()).await?;
+            stream.flush().await?;
+            let read = stream.read_exact(&mut answer);
+            timeout(PATIENCE, read).await.map_err(|_| silent())??;
+            turns += 1;
+        }
+        if answer != verdict.as_bytes() {
+            let answer = String::from_utf8_lossy(&answer);
+            return Err(std::io::Error::other(format!(
+                "a flight ends in {answer:?}"
+            )));
+        }
+        done += 1;
+    }
+    let each = start.elapsed() / done;
+    let _ = stream.shutdown().await;
+    Ok(Flights {
+        round_trips: turns / u64::from(done),
+        each,
+    })
+}
+
 /// How long an answer may take before the run counts as broken.
 const PATIENCE: Duration = Duration::from_secs(20);
 
