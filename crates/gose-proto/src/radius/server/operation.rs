@@ -108,7 +108,7 @@ pub enum Output {
         /// A whole packet.
         bytes: Vec<u8>,
     },
-    /// Do this, then call [`Server::complete`] with the ticket.
+    /// Do this, then call [`Server::complete`](super::Server::complete) with the ticket.
     Run {
         /// The ticket.
         ticket: Ticket,
