@@ -16,6 +16,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod transcript_text;
+
 use std::{
     collections::{BTreeMap, VecDeque},
     fmt::Write,
@@ -30,6 +32,7 @@ use gose_proto::{
     racs::{Close, Completion, Failure, Mode, Operation, Output, Session},
 };
 use proptest::prelude::*;
+use transcript_text::{expand, line};
 
 /// One conversation: what happens, in order, and what the server must have said by then.
 #[derive(Default, Clone)]
@@ -193,37 +196,6 @@ fn shorten(text: &str) -> String {
         n => format!("{}…({n})…{}", &line[..60], &line[n - 60..]),
     };
     text.lines().map(short).collect::<Vec<_>>().join("\n")
-}
-
-/// Writes `{x*3}` out.
-fn expand(text: &str) -> String {
-    let mut out = String::new();
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once('{') {
-        let (inside, after) = after.split_once('}').expect("closing brace");
-        let (what, times) = inside.rsplit_once('*').expect("{what*times}");
-        out.push_str(before);
-        out.push_str(&what.repeat(times.parse().expect("a number")));
-        rest = after;
-    }
-    out + rest
-}
-
-/// A line of the client as bytes.
-fn line(text: &str) -> Vec<u8> {
-    let text = expand(text);
-    let (text, end): (&str, &[u8]) = match text.strip_suffix('\\') {
-        Some(text) => (text, b""),
-        None => (&text, b"\r\n"),
-    };
-    let mut parts = text.split("\\x");
-    let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
-    for part in parts {
-        bytes.extend(hex::decode(&part[..2]).expect("\\xNN"));
-        bytes.extend_from_slice(&part.as_bytes()[2..]);
-    }
-    bytes.extend_from_slice(end);
-    bytes
 }
 
 fn read(text: &str) -> Vec<Conversation> {

@@ -1,69 +1,8 @@
-//! One owner at a time, and the end of a session of any kind.
+//! Elements under many sessions at once; who may hold one, and what ends that, is in `transcripts/locks.txt`.
 
 use std::time::{Duration, Instant};
 
 use crate::world::{SELECT, Settings, World};
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_lock_table() {
-    let world = World::small().await;
-    let (mut alice, mut bob) = (world.alice().await, world.bob().await);
-    alice.check(&["POWERON SE2"], "+008 001…").await;
-    alice.check(&["POWERON SE2"], "+008 001…").await;
-    bob.check(&["POWERON SE2"], "-708 001…").await;
-    bob.check(&["RESET SE2"], "-705 001…").await;
-    bob.check(&["APDU SE2 00A40400"], "-706 001…").await;
-    bob.check(&["SHUTDOWN SE2"], "-707 001…").await;
-    alice.check(&["SHUTDOWN SE2"], "+007 001…").await;
-    bob.check(&["SHUTDOWN SE2"], "+007 001…").await;
-    // APDU and RESET lock and power up.
-    let select = format!("APDU SE2 {SELECT}");
-    bob.check(&[&select], "+006 001 61…").await;
-    alice.check(&["POWERON SE2"], "-708 001…").await;
-    bob.check(&["RESET SE2 WARM"], "+005 001…").await;
-    bob.check(&["SHUTDOWN SE2", "RESET SE2"], "+005 002…").await;
-    alice.check(&["POWERON SE2"], "-708 001…").await;
-}
-
-/// `SE1` can be had by the next session's first request.
-async fn is_freed(world: &World) {
-    let mut root = world.root().await;
-    root.check(&["POWERON SE1"], "+008 001…").await;
-    root.check(&["SHUTDOWN SE1"], "+007 001…").await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_end_of_a_session_unlocks() {
-    let world = World::small().await;
-    let mut client = world.alice().await;
-    client.check(&["POWERON SE1"], "+008 001…").await;
-    tokio::io::AsyncWriteExt::shutdown(&mut client.stream)
-        .await
-        .unwrap();
-    is_freed(&world).await;
-
-    // A reset of the TCP connection, in the middle of a request.
-    let mut client = world.alice().await;
-    client.check(&["POWERON SE1"], "+008 001…").await;
-    client.send("BEGIN\r\nAPDU SE1 00A4").await;
-    client.stream.get_ref().0.set_zero_linger().unwrap();
-    drop(client);
-    is_freed(&world).await;
-
-    // The end of TCP without TLS's.
-    let mut client = world.alice().await;
-    client.check(&["POWERON SE1"], "+008 001…").await;
-    let (tcp, _) = client.stream.into_inner();
-    drop(tcp);
-    is_freed(&world).await;
-
-    // A fatal error.
-    let mut client = world.alice().await;
-    client.check(&["POWERON SE1"], "+008 001…").await;
-    client.send("END\r\n").await;
-    client.rest().await.1.unwrap();
-    is_freed(&world).await;
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_goes_while_its_element_is_busy() {
@@ -90,41 +29,6 @@ async fn a_client_that_goes_while_its_element_is_busy() {
         root.check(&["POWERON SLOW"], "+008 001…").await;
         other.check(&["POWERON SE2"], "+008 001…").await;
     }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn power_down_forgets_what_was_selected_and_verified() {
-    let world = World::small().await;
-    let mut alice = world.alice().await;
-    let select = format!("APDU SE1 {SELECT} CONTINUE=9000");
-    let verify = "APDU SE1 0020008008313233343536FFFF CONTINUE=9000";
-    let verified = "APDU SE1 00200080";
-    alice
-        .check(&[&select, verify, verified], "+006 003 9000")
-        .await;
-    alice
-        .check(&["SHUTDOWN SE1", &select, verified], "+006 003 63C3")
-        .await;
-    alice
-        .check(&[verify, "RESET SE1", &select, verified], "+006 004 63C3")
-        .await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_administrator_takes_an_element() {
-    let world = World::small().await;
-    let (mut alice, mut root) = (world.alice().await, world.root().await);
-    let select = format!("APDU SE1 {SELECT} CONTINUE=9000");
-    alice.check(&[&select], "+006 001 61…").await;
-    root.check(&["SHUTDOWN SE1"], "+007 001…").await;
-    root.check(&["POWERON SE1"], "+008 001…").await;
-    alice.check(&["APDU SE1 00200080"], "-706 001…").await;
-    root.check(&["SHUTDOWN SE1"], "+007 001…").await;
-    // The element lost its power: the former holder selects again.
-    alice.check(&["APDU SE1 00200080"], "-606 001…").await;
-    alice
-        .check(&[&select, "APDU SE1 00200080"], "+006 002 63C3")
-        .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

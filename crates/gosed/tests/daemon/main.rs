@@ -21,4 +21,5 @@ mod process;
 mod reference_client;
 mod reload;
 mod storage;
+mod transcripts;
 mod world;
