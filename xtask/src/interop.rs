@@ -10,7 +10,7 @@ use crate::stage::{cargo, need, output, root, succeed};
 type Proof = Result<String, String>;
 
 /// The stages of `cargo xtask interop`.
-pub(crate) const NAMES: [&str; 15] = [
+pub(crate) const NAMES: [&str; 16] = [
     "vpcd",
     "readers",
     "opensc",
@@ -23,6 +23,7 @@ pub(crate) const NAMES: [&str; 15] = [
     "radsec",
     "tls",
     "namespaces",
+    "ports",
     "pkcs11",
     "capi",
     "wpa",
@@ -126,6 +127,16 @@ pub(crate) fn namespaces() -> Proof {
     need("openssl", "openssl")?;
     build_programs()?;
     judge("namespaces")
+}
+
+/// Guests behind ports: packets pass once FreeRADIUS or GoSE has let them in.
+pub(crate) fn ports() -> Proof {
+    need("freeradius", "freeradius")?;
+    need("radclient", "freeradius-utils")?;
+    need("nft", "nftables")?;
+    need("ping", "iputils-ping")?;
+    eap_needs()?;
+    judge("ports")
 }
 
 /// wpa_supplicant and hostapd at both ends of a cable, RADIUS behind: a port opens and closes.

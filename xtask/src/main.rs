@@ -116,6 +116,11 @@ const TEST: &[Stage] = &[
         interop::namespaces,
     ),
     Stage::new(
+        "ports",
+        "guests behind ports: packets pass when FreeRADIUS or GoSE let a guest in, and none after its session",
+        interop::ports,
+    ),
+    Stage::new(
         "pkcs11",
         "libgose_pkcs11.so serves OpenSC, GnuTLS, OpenSSL, Python, NSS, Java, nginx, ssh; forks, restarts, wrong calls",
         interop::pkcs11,

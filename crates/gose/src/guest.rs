@@ -8,7 +8,7 @@ use std::{
 use clap::{Args, Subcommand};
 use gose_client::{
     RemoteElement,
-    guest::{Guest, authenticate},
+    guest::{EapError, Guest, authenticate},
     pki::to_pem,
 };
 use gose_element::drive::eap_tls::{EapTls, Opening};
@@ -30,12 +30,17 @@ pub(crate) enum Verb {
     /// Get a fresh token for the key in one's own element: what other nodes accept
     Identity(Show),
     /// Authenticate to the authentication server by EAP-TLS, inside the element
+    ///
+    /// Where the hypervisor has ports for its guests, success opens this virtual machine's. Authenticate again before the
+    /// session's time is over and it stays open.
     Authenticate(Authenticate),
+    /// End the session: the port of this virtual machine closes
+    Logoff(Own),
 }
 
 /// This virtual machine.
 #[derive(Args)]
-struct Own {
+pub(crate) struct Own {
     /// The join record that the hypervisor left here
     #[arg(
         long,
@@ -95,7 +100,29 @@ impl Verb {
             Self::Token(show) => show.run(output, Guest::token),
             Self::Identity(show) => show.run(output, Guest::identity),
             Self::Authenticate(flags) => flags.run(output),
+            Self::Logoff(own) => own.logoff(output),
         }
+    }
+}
+
+/// A session that ended.
+#[derive(Serialize)]
+struct LoggedOff {
+    vm: String,
+}
+
+impl Own {
+    /// Answers the question for an identity by closing (docs/protocol.md, Channels).
+    fn logoff(&self, output: &Output) -> Result<(), Failure> {
+        let guest = join(&self.join)?;
+        let mut channel = guest.open_eap().map_err(gose_client::Error::from)?;
+        let remote = |error: EapError| Failure::Remote(error.to_string());
+        if channel.receive().map_err(remote)?.is_none() {
+            return Err(remote(EapError::Closed));
+        }
+        channel.close().map_err(remote)?;
+        let vm = guest.record().vm.clone();
+        output.result(&LoggedOff { vm }, |_| "logged off\n".to_owned())
     }
 }
 

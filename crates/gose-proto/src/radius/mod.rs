@@ -9,6 +9,7 @@ pub mod attribute;
 pub mod authenticator;
 pub mod client;
 pub mod disconnect;
+pub mod dynamic;
 pub mod mppe;
 pub mod packet;
 pub mod request;

@@ -24,6 +24,7 @@ const AT_START: &[&str] = &[
     "hypervisor.token-lifetime-s",
     "hypervisor.driver",
     "hypervisor.join-folder",
+    "hypervisor.authenticator",
     "authentication-server",
     "authentication-server.elements",
     "authentication-server.identity",

@@ -6,7 +6,7 @@ use gose_element::Seid;
 use gose_proto::identity::VmId;
 use serde::{Deserialize, Serialize};
 
-use super::{KeyReference, Name, Seconds, Seids, Text};
+use super::{Authenticator, KeyReference, Name, Seconds, Seids, Text};
 
 /// The hypervisor role.
 #[derive(Debug, Clone, Deserialize, Serialize)]
@@ -30,6 +30,9 @@ pub struct Hypervisor {
     /// Where `gose-eap/1` of guests goes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub authentication_server: Option<Called>,
+    /// In its place: RADIUS for guests, and ports that open.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub authenticator: Option<Authenticator>,
     /// What starts virtual machines.
     #[serde(default)]
     pub driver: Driver,
@@ -128,11 +131,22 @@ impl Hypervisor {
         ];
         paths.extend(&mut self.guest_anchor_files);
         paths.extend(self.ca_key.path());
+        paths.extend(self.authenticator.iter_mut().flat_map(Authenticator::paths));
         paths
     }
 
     /// What contradicts itself.
     pub(super) fn fault(&self, seids: &dyn Fn(&Seid) -> bool) -> Option<String> {
+        if self.authenticator.is_some() && self.authentication_server.is_some() {
+            return Some(
+                "[hypervisor] has authentication-server and authenticator: guests authenticate to one of them"
+                    .into(),
+            );
+        }
+        let authenticator = self.authenticator.as_ref();
+        if let Some(fault) = authenticator.and_then(|one| one.fault(self.driver)) {
+            return Some(fault);
+        }
         let image = |name: &str| self.images.iter().any(|image| image.name == name);
         for image in &self.images {
             if image.command.is_empty() {

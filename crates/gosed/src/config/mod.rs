@@ -5,6 +5,7 @@
 
 mod access;
 mod authentication_server;
+mod authenticator;
 mod changes;
 mod generations;
 mod hypervisor;
@@ -31,6 +32,7 @@ use serde::{Deserialize, Serialize};
 
 pub use access::{Aid, AidRule, ByDefault, Caller, Filter, FilterRule, Name, Role, Seids, User};
 pub use authentication_server::{AuthenticationServer, Company, Reply, Service};
+pub use authenticator::{Authenticator, Port};
 pub use generations::{Generations, Publisher, Unknown};
 pub use hypervisor::{Called, Creator, Driver, Guest, Hypervisor, Image};
 pub use key_store::KeyStore;

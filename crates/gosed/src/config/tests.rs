@@ -152,6 +152,70 @@ fn errors_name_the_line_and_what_is_allowed() {
 }
 
 #[test]
+fn contradictions_of_the_authenticator() {
+    let role = "[hypervisor]\nca-certificate-file = \"c\"\nca-key = { seid = \"SE1\", slot = \"9C\" }\nname = \"h\"\nguest-anchor-files = []\n";
+    let check = |driver: &str, section: &str, expected: &str| {
+        let text = format!("{GOOD}{role}{driver}\n[hypervisor.authenticator]\n{section}\n");
+        match Config::parse(&text) {
+            Ok(_) => assert_eq!(expected, "", "{section}"),
+            Err(error) => {
+                let error = error.to_string();
+                assert!(
+                    !expected.is_empty() && error.contains(expected),
+                    "{section}: {error}"
+                );
+            }
+        }
+    };
+    const UDP: &str = "servers = [\"127.0.0.1:1812\"]\nsecret = \"env:S\"\n";
+    const TLS: &str = "radsec = { node = \"a:1\", name = \"a\" }\n";
+    const HOOK: &str = "port = \"hook\"\nhook = \"h\"\n";
+    const NFTABLES: &str = "port = \"nftables\"\n";
+    let namespace = "driver = \"namespace\"";
+    check("", &[UDP, HOOK].concat(), "");
+    check("", &[TLS, HOOK].concat(), "");
+    check(namespace, &[UDP, NFTABLES].concat(), "");
+    check("", HOOK, "either servers and secret, or radsec");
+    check(
+        "",
+        &[UDP, TLS, HOOK].concat(),
+        "either servers and secret, or radsec",
+    );
+    check(
+        "",
+        &["servers = [\"127.0.0.1:1812\"]\n", HOOK].concat(),
+        "need secret",
+    );
+    check(
+        "",
+        &[TLS, "secret = \"env:S\"\n", HOOK].concat(),
+        "no use for secret",
+    );
+    let disconnect = "disconnect = \"127.0.0.1:3799\"\nsecret = \"env:S\"\n";
+    check(
+        "",
+        &[TLS, disconnect, HOOK].concat(),
+        "disconnect-clients say",
+    );
+    let clients = "disconnect-clients = [\"192.0.2.1\"]\n";
+    check("", &[TLS, disconnect, clients, HOOK].concat(), "");
+    check("", &[UDP, clients, HOOK].concat(), "disconnect says where");
+    check(
+        "",
+        &[UDP, NFTABLES].concat(),
+        "needs driver = \"namespace\"",
+    );
+    check("", &[UDP, "port = \"hook\"\n"].concat(), "needs hook");
+    check(
+        namespace,
+        &[UDP, NFTABLES, "hook = \"h\"\n"].concat(),
+        "hook is for",
+    );
+    let both = "authentication-server = { node = \"a:1\", name = \"a\" }";
+    check(both, &[UDP, HOOK].concat(), "one of them");
+}
+
+#[test]
 fn contradictions() {
     check(
         "keys = \"tpm\"",

@@ -10,6 +10,7 @@ use gose_proto::{
 };
 use rustls::ServerConfig;
 use tokio::{
+    io::AsyncWriteExt,
     sync::{OwnedSemaphorePermit, Semaphore},
     time::timeout,
 };
@@ -17,10 +18,12 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use super::{
     attach::{self, IdentityTokens},
+    authenticator,
     domain::Domain,
     driver::{Socket, Sockets},
     eap_relay,
     middleware::{Middleware, lock, unix_now},
+    port::Why,
     token::Subject,
 };
 use crate::{
@@ -49,6 +52,24 @@ impl DomainSockets {
             tls: Arc::new(tls),
             permits: Arc::new(Semaphore::new(SOCKETS)),
         }))
+    }
+}
+
+impl DomainSockets {
+    /// The guest runs no more: its port closes, and is tried to be closed until it is.
+    fn close_port(&self) {
+        let middleware = self.0.middleware.clone();
+        let (vm, generation) = (self.0.domain.vm(), self.0.domain.generation());
+        tokio::spawn(async move {
+            if let Some(authenticator) = &middleware.authenticator {
+                let ports = authenticator.ports().clone();
+                authenticator::close(ports.clone(), vm, Why::Detached, move |session| {
+                    session.generation == generation
+                })
+                .await;
+                ports.forget(vm);
+            }
+        });
     }
 }
 
@@ -82,6 +103,9 @@ impl Sockets for DomainSockets {
 
     fn ended(&self) {
         let vm = self.0.domain.vm();
+        // Whoever opens its port looks first whether it still runs.
+        self.0.domain.end();
+        self.close_port();
         let mut guests = self.0.middleware.guests();
         // A domain that was created again since is another one.
         if let Entry::Occupied(guest) = guests.entry(vm)
@@ -153,6 +177,11 @@ impl Channels {
 
     async fn eap(&self, mut stream: TlsStream<Socket>) {
         let vm = self.domain.vm();
+        if let Some(authenticator) = &self.middleware.authenticator {
+            authenticator.converse(&self.domain, &mut stream).await;
+            let _ = timeout(eap_relay::STEP, stream.shutdown()).await;
+            return;
+        }
         let Some(upstream) = self.middleware.upstream.load_full() else {
             tracing::warn!(%vm, "refused: no authentication server is configured");
             let _ = eap_relay::close(&mut stream).await;

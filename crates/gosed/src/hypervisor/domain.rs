@@ -158,6 +158,12 @@ impl Domain {
         state.secret = None;
     }
 
+    /// Whether it still runs.
+    #[must_use]
+    pub fn runs(&self) -> bool {
+        !self.state().ended
+    }
+
     /// Takes one request from the domain's allowance.
     ///
     /// # Errors

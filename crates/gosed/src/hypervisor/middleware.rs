@@ -18,6 +18,7 @@ use tokio::{sync::watch, task::JoinSet, time::timeout};
 
 pub use super::start::{Creator, Listed, MiddlewareError, Start};
 use super::{
+    authenticator::Authenticator,
     channels::DomainSockets,
     domain::Domain,
     driver::{Hypervisor, Processes, Sockets},
@@ -52,6 +53,7 @@ pub struct Middleware {
     /// What the hypervisor shows to guests, and what they trust; as of the last reload.
     towards_guests: ArcSwap<TowardsGuests>,
     pub(super) upstream: ArcSwapOption<Upstream>,
+    pub(super) authenticator: Option<Authenticator>,
     driver: Box<dyn Hypervisor>,
     guests: Mutex<BTreeMap<VmId, Guest>>,
     creation: Mutex<()>,
@@ -135,6 +137,11 @@ impl Middleware {
         let lifetime = role.token_lifetime_s.duration();
         let issuer = Arc::new(TokenIssuer::new(chain, key, lifetime)?);
         let reloaded = Reloaded::read(&role, tls, &grid)?;
+        let identity = &reloaded.towards_guests.identity;
+        let authenticator = role.authenticator.as_ref();
+        let authenticator = authenticator
+            .map(|section| Authenticator::start(section, &role.name, role.driver, tls, identity))
+            .transpose()?;
         let driver: Box<dyn Hypervisor> = match &role.driver {
             config::Driver::Process => Box::new(Processes::default()),
             config::Driver::Namespace => Box::new(Namespaces::new(role.join_folder.clone())),
@@ -150,6 +157,7 @@ impl Middleware {
             issuer,
             towards_guests: ArcSwap::from_pointee(reloaded.towards_guests),
             upstream: ArcSwapOption::from_pointee(reloaded.upstream),
+            authenticator,
             driver,
             guests: Mutex::default(),
             creation: Mutex::default(),
@@ -170,6 +178,10 @@ impl Middleware {
         GenerationFile::open(&role.generation_file, key)?;
         if let Some(pin) = &role.ca_key.pin {
             keys::secret(pin)?;
+        }
+        let secret = role.authenticator.as_ref();
+        if let Some(secret) = secret.and_then(|section| section.secret.as_ref()) {
+            keys::secret(secret)?;
         }
         Ok(())
     }
@@ -251,6 +263,10 @@ impl Middleware {
         let _turn = lock(&self.creation);
         self.check(&start)?;
         self.wait_until_gone(vm)?;
+        if let Some(authenticator) = &self.authenticator {
+            let ports = authenticator.ports();
+            ports.begin(vm).map_err(MiddlewareError::Port)?;
+        }
         let generation = self.generations.next(vm)?;
         let domain = Domain::start(self.issuer.clone(), vm, generation, unix_now())?;
         let renewal = renew(domain.clone());
@@ -330,6 +346,12 @@ impl Middleware {
         let asked = self.issuer.asked();
         [&asked.signed, &asked.refused]
             .map(|counter| counter.load(std::sync::atomic::Ordering::Relaxed))
+    }
+
+    /// What lets guests in by RADIUS, where it is configured.
+    #[must_use]
+    pub fn authenticator(&self) -> Option<&Authenticator> {
+        self.authenticator.as_ref()
     }
 
     /// The guests that run.

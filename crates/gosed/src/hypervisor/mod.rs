@@ -5,6 +5,7 @@
 
 mod actions;
 pub mod attach;
+pub mod authenticator;
 mod channels;
 pub mod domain;
 pub mod driver;
@@ -14,6 +15,7 @@ pub mod guest_tls;
 pub mod key;
 pub mod middleware;
 pub mod namespace;
+mod port;
 pub mod process;
 mod publish;
 mod start;

@@ -27,6 +27,9 @@ use super::{
 /// The environment variable that tells a guest where its join record is.
 pub const JOIN: &str = "GOSE_JOIN";
 
+/// What the names of guests' links begin with.
+pub const DEVICES: &str = "gv";
+
 /// Guests in network namespaces, made by `ip` of iproute2.
 pub struct Namespaces {
     /// Where join records are put, a folder a guest.
@@ -199,7 +202,7 @@ impl Drop for Site {
 pub fn device(vm: VmId) -> String {
     let hash = digest(&SHA256, &vm.0);
     let short = hash.as_ref().get(..6).unwrap_or_default();
-    format!("gv{}", hex::encode(short).to_lowercase())
+    format!("{DEVICES}{}", hex::encode(short).to_lowercase())
 }
 
 fn ip(arguments: &[&str]) -> io::Result<()> {

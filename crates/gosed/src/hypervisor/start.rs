@@ -6,7 +6,7 @@ use gose_client::guest::RecordError;
 use gose_element::Seid;
 use gose_proto::identity::VmId;
 
-use super::{generations::GenerationError, token::IssueError};
+use super::{authenticator::AuthenticatorError, generations::GenerationError, token::IssueError};
 use crate::{config::Name, keys::KeyError, listen::tls::TlsError};
 
 /// Who had a guest created.
@@ -57,6 +57,9 @@ pub enum MiddlewareError {
     /// Certificates.
     #[error("[hypervisor] {0}")]
     Tls(#[from] TlsError),
+    /// The guests' authenticator.
+    #[error("[hypervisor.authenticator] {0}")]
+    Authenticator(#[from] AuthenticatorError),
     /// Names and anchors.
     #[error("[hypervisor] {0}")]
     Client(#[from] gose_client::Error),
@@ -81,6 +84,9 @@ pub enum MiddlewareError {
     /// As many of the creator's guests run as may.
     #[error("the creator's quota of {0} is used up")]
     Quota(u32),
+    /// Its port could not be closed before it starts.
+    #[error("the guest's port cannot be closed: {0}")]
+    Port(io::Error),
     /// The driver could not start it.
     #[error("the guest cannot be started: {0}")]
     Driver(io::Error),

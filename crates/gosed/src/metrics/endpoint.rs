@@ -207,7 +207,39 @@ impl Figures {
                 "outcome",
                 [("signed", signed), ("refused", refused)],
             );
+            self.guests(out, middleware);
         }
+    }
+
+    /// What guests did at the hypervisor's authenticator.
+    fn guests(&self, out: &mut Exposition, middleware: &Middleware) {
+        let Some(authenticator) = middleware.authenticator() else {
+            return;
+        };
+        let [accepted, rejected, broken] = authenticator.verdicts();
+        out.by_label(
+            "gose_guest_authentications_total",
+            "EAP conversations of guests with RADIUS servers, by verdict.",
+            "verdict",
+            [
+                ("accept", accepted),
+                ("reject", rejected),
+                ("broken", broken),
+            ],
+        );
+        let ([opened, closed], open) = authenticator.port_counts();
+        out.by_label(
+            "gose_guest_port_changes_total",
+            "Ports of guests opened and closed.",
+            "change",
+            [("opened", opened), ("closed", closed)],
+        );
+        out.single(
+            "gose_guest_ports_open",
+            "gauge",
+            "Ports of guests that are open.",
+            open,
+        );
     }
 
     fn elements(&self, out: &mut Exposition) {

@@ -9,14 +9,14 @@ use std::{
 
 use gose_proto::radius::{
     BuildError, Code, PacketError, Type,
-    client::{Answer, Exchange, Step, Timers},
+    client::{Exchange, Timers},
     disconnect::{Disconnect, error_cause},
-    packet::MAX_PACKET,
 };
-use tokio::{net::UdpSocket, sync::Semaphore, time::timeout_at};
+use tokio::{net::UdpSocket, sync::Semaphore};
 
 use super::{
     Sessions,
+    exchange::{self, Unanswered},
     front::{count, random},
     sessions::Session,
 };
@@ -57,8 +57,8 @@ enum NotEnded {
     Build(#[from] BuildError),
     #[error(transparent)]
     Packet(#[from] PacketError),
-    #[error("no answer after {0} transmissions")]
-    NoAnswer(u32),
+    #[error(transparent)]
+    Unanswered(#[from] Unanswered),
     #[error("Disconnect-NAK: {0}")]
     Refused(&'static str),
 }
@@ -155,7 +155,7 @@ async fn disconnect(session: &Session, timers: Timers) -> Result<(), NotEnded> {
     let secret = session.client.secret.clone();
     let request = request.encode(identifier, &secret)?;
     let exchange = Exchange::new(request, secret, timers, Duration::ZERO)?;
-    let answer = ask(&socket, exchange).await?;
+    let answer = exchange::over_udp(&socket, exchange).await?;
     if answer.code == Code::DisconnectAck {
         return Ok(());
     }
@@ -164,37 +164,4 @@ async fn disconnect(session: &Session, timers: Timers) -> Result<(), NotEnded> {
     Err(NotEnded::Refused(error_cause(
         cause.map(u32::from_be_bytes).unwrap_or_default(),
     )))
-}
-
-/// Sends the request until its answer is there.
-async fn ask(socket: &UdpSocket, mut exchange: Exchange) -> Result<Answer, NotEnded> {
-    let start = tokio::time::Instant::now();
-    let mut buffer = vec![0; MAX_PACKET];
-    loop {
-        let [varies] = random();
-        let until = match exchange.poll(start.elapsed(), varies) {
-            Step::Send(bytes) => {
-                match socket.send(bytes).await {
-                    // The answer to an earlier packet: nobody listened then. It is tried again.
-                    Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
-                    sent => drop(sent?),
-                }
-                continue;
-            }
-            Step::Wait(until) => start + until,
-            Step::GiveUp => return Err(NotEnded::NoAnswer(exchange.sent())),
-        };
-        match timeout_at(until, socket.recv(&mut buffer)).await {
-            Ok(Ok(length)) => {
-                if let Ok(answer) = exchange.receive(&buffer[..length]) {
-                    return Ok(answer);
-                }
-            }
-            Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                tokio::time::sleep_until(until).await;
-            }
-            Ok(Err(error)) => return Err(error.into()),
-            Err(_) => {}
-        }
-    }
 }

@@ -422,7 +422,7 @@ fn log_accounting(client: &str, record: &Accounting) {
     );
 }
 
-pub(super) fn random<const N: usize>() -> [u8; N] {
+pub(crate) fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     // aws-lc's generator does not fail once it is seeded, and it is at the first call.
     let _ = aws_lc_rs::rand::fill(&mut bytes);

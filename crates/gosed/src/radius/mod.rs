@@ -5,6 +5,7 @@
 
 mod clients;
 mod disconnect;
+pub mod exchange;
 mod front;
 mod radsec;
 mod record;
@@ -14,6 +15,7 @@ mod udp;
 
 pub use clients::{Clients, Network};
 pub use disconnect::{Disconnector, Ended};
+pub(crate) use front::random as fresh;
 pub use front::{Counters, Front};
 pub use server::{Server, StartError};
 pub use sessions::{Session, Sessions};
