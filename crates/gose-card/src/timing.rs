@@ -84,6 +84,16 @@ impl OfThese {
 }
 
 impl Cost {
+    /// Whether nothing but bytes of APDUs is counted.
+    #[must_use]
+    pub fn is_io_alone(&self) -> bool {
+        *self
+            == Self {
+                io_bytes: self.io_bytes,
+                ..Self::default()
+            }
+    }
+
     /// Nothing ran.
     pub const ZERO: Self = Self {
         hash_blocks: 0,

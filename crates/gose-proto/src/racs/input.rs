@@ -52,7 +52,7 @@ impl Input {
     /// The first line if it is whole: up to LF, or CR LF.
     pub(super) fn peek(&mut self, limit: usize) -> Result<Option<Peeked<'_>>, TooLong> {
         let unread = &self.bytes[self.start..];
-        let Some(at) = line_feed(&unread[self.scanned..]) else {
+        let Some(at) = find(&unread[self.scanned..], b'\n') else {
             self.scanned = unread.len();
             // One more may be the CR of a line end.
             return if unread.len() > limit + 1 {
@@ -95,15 +95,22 @@ impl Input {
     }
 }
 
-/// Where the first LF is. Pieces without one are passed over many bytes at once.
-fn line_feed(bytes: &[u8]) -> Option<usize> {
-    let mut pieces = bytes.chunks(64);
-    let piece =
-        pieces.position(|piece| piece.iter().fold(false, |found, &b| found | (b == b'\n')))?;
-    let start = piece * 64;
-    let at = bytes[start..].iter().position(|&b| b == b'\n')?;
+/// Where the first such byte is. Pieces without one are passed over many bytes at once.
+pub(super) fn find(bytes: &[u8], wanted: u8) -> Option<usize> {
+    let mut start = 0;
+    // What is short is looked at byte by byte: most words and lines are.
+    while let Some(piece) = bytes.get(start..start + PIECE) {
+        if piece.iter().fold(false, |found, &b| found | (b == wanted)) {
+            break;
+        }
+        start += PIECE;
+    }
+    let at = bytes[start..].iter().position(|&b| b == wanted)?;
     Some(start + at)
 }
+
+/// Bytes that are looked at together.
+const PIECE: usize = 64;
 
 impl Drop for Input {
     fn drop(&mut self) {

@@ -5,6 +5,7 @@ use zeroize::Zeroizing;
 
 use super::{
     Class, Code, MAX_ID, Seid, Verb,
+    input::find,
     script::{Fetch, GET_RESPONSE, Step},
 };
 use crate::{
@@ -141,24 +142,23 @@ impl<'a> Line<'a> {
         if !line.iter().fold(true, printable) {
             return Err(LineError::Byte);
         }
-        let text = std::str::from_utf8(line).map_err(|_| LineError::Byte)?;
-        let text = text.trim_end_matches(' ');
-        let (text, append) = match text.strip_suffix(" APPEND") {
-            Some(rest) => (rest.trim_end_matches(' '), true),
-            None => (text, false),
+        let line = line.trim_ascii_end();
+        let (line, append) = match line.strip_suffix(b" APPEND") {
+            Some(rest) => (rest.trim_ascii_end(), true),
+            None => (line, false),
         };
-        let (word, rest) = text.split_once(' ').unwrap_or((text, ""));
+        let (word, rest) = first_word(line);
         match word {
-            "BEGIN" => Self::begin(rest, append),
-            "END" if rest.is_empty() && !append => Ok(Self::End),
-            "END" => Err(LineError::End),
+            b"BEGIN" => Self::begin(rest, append),
+            b"END" if rest.is_empty() && !append => Ok(Self::End),
+            b"END" => Err(LineError::End),
             _ => Command::parse(word, rest, append).map(|command| Self::Command(command, append)),
         }
     }
 
-    fn begin(rest: &'a str, append: bool) -> Result<Self, LineError> {
+    fn begin(rest: &'a [u8], append: bool) -> Result<Self, LineError> {
         let mut words = Words(rest);
-        let id = words.next();
+        let id = words.next().map(text).transpose()?;
         if id.is_some_and(|id| id.len() > MAX_ID) {
             return Err(LineError::IdTooLong);
         }
@@ -183,28 +183,28 @@ impl<'a> Line<'a> {
 }
 
 impl<'a> Command<'a> {
-    fn parse(word: &str, rest: &'a str, append: bool) -> Result<Self, LineError> {
+    fn parse(word: &[u8], rest: &'a [u8], append: bool) -> Result<Self, LineError> {
         let mut words = Words(rest);
         let (command, verb) = match word {
-            "APDU" => (apdu(&mut words, append)?, Verb::APDU),
-            "ECHO" => {
+            b"APDU" => (apdu(&mut words, append)?, Verb::APDU),
+            b"ECHO" => {
                 let token = words.next().ok_or(LineError::Missing(Verb::ECHO))?;
-                (Self::Echo(token), Verb::ECHO)
+                (Self::Echo(text(token)?), Verb::ECHO)
             }
-            "GET-SEN" => return Ok(Self::GetSen),
-            "GET-VERSION" => (Self::GetVersion, Verb::GET_VERSION),
-            "LIST" => (Self::List, Verb::LIST),
-            "POWERON" => (
+            b"GET-SEN" => return Ok(Self::GetSen),
+            b"GET-VERSION" => (Self::GetVersion, Verb::GET_VERSION),
+            b"LIST" => (Self::List, Verb::LIST),
+            b"POWERON" => (
                 Self::PowerOn(seid(&mut words, Verb::POWERON)?),
                 Verb::POWERON,
             ),
-            "RESET" => {
+            b"RESET" => {
                 let seid = seid(&mut words, Verb::RESET)?;
                 (Self::Reset(seid, warm(&mut words)?), Verb::RESET)
             }
-            "SEN" => return Ok(Self::Sen),
-            "SET-VERSION" => (Self::SetVersion(version(&mut words)?), Verb::SET_VERSION),
-            "SHUTDOWN" => (
+            b"SEN" => return Ok(Self::Sen),
+            b"SET-VERSION" => (Self::SetVersion(version(&mut words)?), Verb::SET_VERSION),
+            b"SHUTDOWN" => (
                 Self::Shutdown(seid(&mut words, Verb::SHUTDOWN)?),
                 Verb::SHUTDOWN,
             ),
@@ -218,37 +218,50 @@ impl<'a> Command<'a> {
 }
 
 /// Words between runs of spaces.
-struct Words<'a>(&'a str);
+struct Words<'a>(&'a [u8]);
 
 impl<'a> Iterator for Words<'a> {
-    type Item = &'a str;
+    type Item = &'a [u8];
 
-    fn next(&mut self) -> Option<&'a str> {
-        let text = self.0.trim_start_matches(' ');
-        if text.is_empty() {
+    fn next(&mut self) -> Option<&'a [u8]> {
+        let line = self.0.trim_ascii_start();
+        if line.is_empty() {
             return None;
         }
-        let (word, rest) = text.split_once(' ').unwrap_or((text, ""));
+        let (word, rest) = first_word(line);
         self.0 = rest;
         Some(word)
     }
 }
 
+/// What stands before the first space, and what behind it. Lines are printable ASCII: there is no other white space.
+fn first_word(line: &[u8]) -> (&[u8], &[u8]) {
+    match find(line, b' ') {
+        Some(at) => (&line[..at], &line[at + 1..]),
+        None => (line, &[]),
+    }
+}
+
+/// A word as text: what is printable ASCII is UTF-8.
+fn text(word: &[u8]) -> Result<&str, LineError> {
+    std::str::from_utf8(word).map_err(|_| LineError::Byte)
+}
+
 fn seid(words: &mut Words<'_>, verb: Verb) -> Result<Seid, LineError> {
     let word = words.next().ok_or(LineError::Missing(verb))?;
-    word.parse().map_err(|_| LineError::Seid(verb))
+    Seid::from_bytes(word).map_err(|_| LineError::Seid(verb))
 }
 
 fn warm(words: &mut Words<'_>) -> Result<bool, LineError> {
     match words.next() {
         None => Ok(false),
-        Some("WARM") => Ok(true),
+        Some(b"WARM") => Ok(true),
         Some(_) => Err(LineError::ResetMode),
     }
 }
 
 fn version<'a>(words: &mut Words<'a>) -> Result<&'a str, LineError> {
-    let word = words.next().ok_or(LineError::Missing(Verb::SET_VERSION))?;
+    let word = text(words.next().ok_or(LineError::Missing(Verb::SET_VERSION))?)?;
     let number = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
     match word.split_once('.') {
         Some((major, minor)) if number(major) && number(minor) => Ok(word),
@@ -263,7 +276,7 @@ fn apdu<'a>(words: &mut Words<'_>, append: bool) -> Result<Command<'a>, LineErro
         return Err(LineError::Apdu);
     }
     let mut bytes = Zeroizing::new(Vec::with_capacity(digits.len() / 2));
-    hex::decode_into(digits.as_bytes(), &mut bytes).map_err(|_| LineError::Hex)?;
+    hex::decode_into(digits, &mut bytes).map_err(|_| LineError::Hex)?;
     CommandRef::parse(&bytes).map_err(|_| LineError::Apdu)?;
     let mut step = Step {
         apdu: bytes,
@@ -279,14 +292,15 @@ fn apdu<'a>(words: &mut Words<'_>, append: bool) -> Result<Command<'a>, LineErro
 fn options(words: &mut Words<'_>, step: &mut Step) -> Result<(), LineError> {
     let mut fetch: Option<Fetch> = None;
     for word in words {
-        let (name, value) = word.split_once('=').ok_or(LineError::Option)?;
+        let at = find(word, b'=').ok_or(LineError::Option)?;
+        let (name, value) = (&word[..at], &word[at + 1..]);
         let repeated = match name {
-            "CONTINUE" => step
+            b"CONTINUE" => step
                 .expect
                 .replace(StatusWord::from(digits::<2>(value)?))
                 .is_some(),
-            "MORE" => step.more.replace(digits::<1>(value)?[0]).is_some(),
-            "FETCH" => fetch.replace(digits::<4>(value)?).is_some(),
+            b"MORE" => step.more.replace(digits::<1>(value)?[0]).is_some(),
+            b"FETCH" => fetch.replace(digits::<4>(value)?).is_some(),
             _ => return Err(LineError::Option),
         };
         if repeated {
@@ -297,7 +311,7 @@ fn options(words: &mut Words<'_>, step: &mut Step) -> Result<(), LineError> {
     Ok(())
 }
 
-fn digits<const N: usize>(value: &str) -> Result<[u8; N], LineError> {
+fn digits<const N: usize>(value: &[u8]) -> Result<[u8; N], LineError> {
     if value.len() != 2 * N {
         return Err(LineError::OptionValue);
     }

@@ -53,6 +53,20 @@ impl Seid {
         seid
     }
 
+    /// The SEID of these characters.
+    ///
+    /// # Errors
+    /// [`SeidError`] when they have not its form.
+    pub fn from_bytes(text: &[u8]) -> Result<Self, SeidError> {
+        let len = u8::try_from(text.len()).map_err(|_| SeidError)?;
+        if !Self::is_valid(text) {
+            return Err(SeidError);
+        }
+        let mut bytes = [0; Self::MAX];
+        bytes[..text.len()].copy_from_slice(text);
+        Ok(Self { bytes, len })
+    }
+
     /// Whether bytes have the form of a SEID.
     #[must_use]
     pub fn is_valid(bytes: &[u8]) -> bool {
@@ -67,14 +81,7 @@ impl FromStr for Seid {
     type Err = SeidError;
 
     fn from_str(text: &str) -> Result<Self, SeidError> {
-        let text = text.as_bytes();
-        let len = u8::try_from(text.len()).map_err(|_| SeidError)?;
-        if !Self::is_valid(text) {
-            return Err(SeidError);
-        }
-        let mut bytes = [0; Self::MAX];
-        bytes[..text.len()].copy_from_slice(text);
-        Ok(Self { bytes, len })
+        Self::from_bytes(text.as_bytes())
     }
 }
 

@@ -63,7 +63,12 @@ impl Used {
     pub fn count(&self, cost: &Cost) {
         let mut counted = lock(&self.counted);
         counted.commands += 1;
-        counted.cost += *cost;
+        // Most commands run no primitive: what they would leave as it is need not be touched.
+        if cost.is_io_alone() {
+            counted.cost.io_bytes += cost.io_bytes;
+        } else {
+            counted.cost += *cost;
+        }
     }
 
     /// The counters now.

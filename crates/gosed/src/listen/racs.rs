@@ -18,7 +18,7 @@ use tokio::{
 use super::Stop;
 use crate::{
     config::Limits,
-    grid::{Eviction, Evictions, Grid, Lease, Peer, Plane, Refusal},
+    grid::{Eviction, Evictions, Grid, Lease, Peer, Plane, Ran, Refusal},
 };
 
 /// How long an administrator waits for the holder of an element to give it up.
@@ -67,6 +67,7 @@ where
         limits.request_timeout_s.duration(),
     );
     let peer = &peer.sharing_upstreams();
+    let now = Instant::now();
     let mut shell = Shell {
         stream,
         session,
@@ -76,7 +77,8 @@ where
             held: Vec::new(),
         },
         write_timeout: limits.write_timeout_s.duration(),
-        start: Instant::now(),
+        start: now,
+        now,
         stop,
         relays: mode == Mode::Gather,
     };
@@ -94,6 +96,8 @@ struct Shell<'a, S> {
     leases: Leases<'a>,
     write_timeout: Duration,
     start: Instant,
+    /// The time when it was looked at last: when bytes came, when an operation ended.
+    now: Instant,
     stop: Stop,
     /// Whether requests go on to other nodes, under the same identifier.
     relays: bool,
@@ -164,13 +168,16 @@ impl<S: AsyncBufRead + AsyncWrite + Unpin> Shell<'_, S> {
             if let Err(ended) = self.run_down().await {
                 return ended;
             }
-            self.session.expire(self.start.elapsed());
+            self.session.expire(self.now - self.start);
             let deadline = self.session.deadline().map(|after| self.start + after);
             waits.until(deadline);
             match poll_fn(|context| self.poll_event(&mut waits, context)).await {
                 Event::Read(0) => return Ended::Peer,
                 Event::Read(_) => {}
-                Event::Timer => self.session.expire(self.start.elapsed()),
+                Event::Timer => {
+                    self.now = Instant::now();
+                    self.session.expire(self.now - self.start);
+                }
                 Event::Broken => return Ended::Broken,
                 Event::Eviction(eviction) => {
                     if self.leases.give_up(&eviction) {
@@ -205,7 +212,8 @@ impl<S: AsyncBufRead + AsyncWrite + Unpin> Shell<'_, S> {
             };
             let count = bytes.len();
             // What was waited counts against the peer, however little came then.
-            self.session.expire(self.start.elapsed());
+            self.now = Instant::now();
+            self.session.expire(self.now - self.start);
             self.session.receive(bytes);
             Pin::new(&mut self.stream).consume(count);
             return Poll::Ready(Event::Read(count));
@@ -227,13 +235,12 @@ impl<S: AsyncBufRead + AsyncWrite + Unpin> Shell<'_, S> {
             match self.session.poll() {
                 None => return Ok(()),
                 Some(Output::Send(bytes)) => {
-                    write(
-                        &mut self.stream,
-                        bytes,
-                        self.write_timeout,
-                        &self.leases.peer.evictions,
-                    )
-                    .await?;
+                    let evictions = &self.leases.peer.evictions;
+                    let at_once =
+                        write(&mut self.stream, bytes, self.write_timeout, evictions).await?;
+                    if !at_once {
+                        self.now = Instant::now();
+                    }
                 }
                 Some(Output::Close(reason)) => return Err(Ended::Closed(reason)),
                 Some(Output::Run(operation)) => {
@@ -248,14 +255,17 @@ impl<S: AsyncBufRead + AsyncWrite + Unpin> Shell<'_, S> {
         if self.relays || !matches!(operation, Operation::Apdus { .. }) {
             self.leases.peer.request.set(self.session.request_id());
         }
+        if let Some((completion, ended)) = self.leases.run_at_once(&operation, self.now) {
+            self.now = ended;
+            return Ok(completion);
+        }
         let evictions = &self.leases.peer.evictions;
         let seid = target(&operation);
         let mut deferred = Vec::new();
         let completion = {
             let run = self.leases.run(operation);
             tokio::pin!(run);
-            // An element in this task answers at once; what else takes time is not waited for with
-            // responses in the hand.
+            // What takes time is not waited for with responses in the hand.
             let at_once = tokio::select! {
                 biased;
                 completion = &mut run => Some(completion),
@@ -292,6 +302,7 @@ impl<S: AsyncBufRead + AsyncWrite + Unpin> Shell<'_, S> {
                 }
             }
         };
+        self.now = Instant::now();
         for eviction in deferred {
             self.leases.give_up(&eviction);
         }
@@ -299,13 +310,13 @@ impl<S: AsyncBufRead + AsyncWrite + Unpin> Shell<'_, S> {
     }
 }
 
-/// One write and one flush, within the time limit.
+/// One write and one flush, within the time limit. Whether nobody had to wait.
 async fn write<S: AsyncWrite + Unpin>(
     stream: &mut S,
     bytes: &[u8],
     limit: Duration,
     evictions: &Evictions,
-) -> Result<(), Ended> {
+) -> Result<bool, Ended> {
     let written = async {
         stream.write_all(bytes).await?;
         stream.flush().await
@@ -317,6 +328,7 @@ async fn write<S: AsyncWrite + Unpin>(
         written = &mut written => Some(written),
         () = std::future::ready(()) => None,
     };
+    let waited = at_once.is_none();
     let written = match at_once {
         Some(written) => Ok(written),
         None => tokio::select! {
@@ -326,9 +338,17 @@ async fn write<S: AsyncWrite + Unpin>(
         },
     };
     match written {
-        Ok(Ok(())) => Ok(()),
+        Ok(Ok(())) => Ok(!waited),
         Ok(Err(_)) => Err(Ended::Broken),
         Err(_) => Err(Ended::NotReading),
+    }
+}
+
+/// What a script came to, as the session tells it.
+fn completed(ran: Ran) -> Completion {
+    Completion::Apdus {
+        done: ran.done,
+        failed: ran.refused.as_ref().map(Failure::from),
     }
 }
 
@@ -350,25 +370,41 @@ struct Leases<'a> {
 }
 
 impl Leases<'_> {
+    /// APDUs for an element that is held, up, and in this task: most of what comes. `None`, and nothing was done, where
+    /// the operation has to be waited for.
+    fn run_at_once(
+        &mut self,
+        operation: &Operation,
+        now: Instant,
+    ) -> Option<(Completion, Instant)> {
+        let Operation::Apdus { seid, script } = operation else {
+            return None;
+        };
+        let held = self.held.iter_mut().find(|lease| lease.seid() == *seid)?;
+        let (ran, ended) = held.run_at_once(script, now)?;
+        let completion = completed(ran);
+        self.count(&completion);
+        Some((completion, ended))
+    }
+
     async fn run(&mut self, operation: Operation) -> Completion {
         let done = match operation {
             Operation::List => Ok(Completion::Seids(self.grid.list(self.peer))),
             Operation::PowerOn { seid } => self.power_on(seid).await,
             Operation::Reset { seid, warm } => self.reset(seid, warm).await,
             Operation::Apdus { seid, script } => match self.lease(seid).await {
-                Ok(lease) => {
-                    let ran = lease.run(script).await;
-                    Ok(Completion::Apdus {
-                        done: ran.done,
-                        failed: ran.refused.as_ref().map(Failure::from),
-                    })
-                }
+                Ok(lease) => Ok(completed(lease.run(script).await)),
                 Err(refusal) => Err(refusal),
             },
             Operation::Shutdown { seid } => self.shutdown(seid).await,
         };
         let completion = done.unwrap_or_else(|refusal| Completion::Failed(Failure::from(&refusal)));
-        self.grid.metrics().racs.add(match &completion {
+        self.count(&completion);
+        completion
+    }
+
+    fn count(&self, completion: &Completion) {
+        self.grid.metrics().racs.add(match completion {
             Completion::Failed(failure)
             | Completion::Apdus {
                 failed: Some(failure),
@@ -376,7 +412,6 @@ impl Leases<'_> {
             } => failure.class(),
             _ => Class::Success,
         });
-        completion
     }
 
     async fn power_on(&mut self, seid: Seid) -> Result<Completion, Refusal> {
