@@ -10,7 +10,7 @@ use crate::stage::{cargo, need, output, root, succeed};
 type Proof = Result<String, String>;
 
 /// The stages of `cargo xtask interop`.
-pub(crate) const NAMES: [&str; 16] = [
+pub(crate) const NAMES: [&str; 17] = [
     "vpcd",
     "readers",
     "opensc",
@@ -22,6 +22,7 @@ pub(crate) const NAMES: [&str; 16] = [
     "hostapd",
     "radsec",
     "tls",
+    "clock",
     "namespaces",
     "ports",
     "pkcs11",
@@ -170,6 +171,13 @@ pub(crate) fn tls() -> Proof {
     eap_needs()?;
     need("rev", "bsdextrautils")?;
     judge("tls")
+}
+
+/// libfaketime gives a node a clock of its own.
+pub(crate) fn clock() -> Proof {
+    eap_needs()?;
+    need("faketime", "faketime")?;
+    judge("clock")
 }
 
 /// libgose_pkcs11.so under everybody's applications.

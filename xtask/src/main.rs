@@ -111,6 +111,11 @@ const TEST: &[Stage] = &[
         interop::tls,
     ),
     Stage::new(
+        "clock",
+        "a node whose clock is two hours off lets in nobody whose certificate is not valid; set back, it revives nothing",
+        interop::clock,
+    ),
+    Stage::new(
         "namespaces",
         "guests with a link of their own attach, authenticate, and reach nothing of each other's",
         interop::namespaces,

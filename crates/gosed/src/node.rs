@@ -14,6 +14,7 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::{sync::watch, task::JoinSet};
 
 use crate::{
+    clock::Clock,
     config::{Config, ConfigError, Limits, TlsKey, Unknown},
     grid::{Grid, Policy},
     keys::{self, KeyError},
@@ -111,6 +112,7 @@ impl Node {
     /// # Errors
     /// [`StartError::Store`].
     pub fn new(config: Config) -> Result<Self, StartError> {
+        Clock::start();
         for danger in config.dangers() {
             tracing::warn!("{danger}");
         }

@@ -52,6 +52,33 @@ fn expired_and_not_yet_valid() {
     check_either(|request, _| request.params.not_before = date_time_ymd(2026, 1, 2));
 }
 
+/// An element believes its host's clock: where that is two hours off, certificates of an hour around now are not
+/// yet valid, or no more, for either end.
+#[test]
+fn a_clock_two_hours_off() {
+    for version in [0x0303, 0x0304] {
+        for off in [-7200, 7200] {
+            let options = Options::default().version(version);
+            let hour = |request: &mut Request, _: &mut Personalisation| {
+                let now = date_time_ymd(2026, 1, 1);
+                let hour = std::time::Duration::from_secs(3600);
+                (request.params.not_before, request.params.not_after) = (now - hour, now + hour);
+            };
+            for (mut world, short) in [
+                (World::with(&options, hour, |_, _| {}), "peer"),
+                (World::with(&options, |_, _| {}, hour), "authenticator"),
+            ] {
+                world.now = NOW.checked_add_signed(off).unwrap();
+                check_failure(&mut world);
+                // In step again, the same elements go on.
+                world.now = NOW;
+                let ended = world.converse(|_, _| ()).unwrap().0;
+                assert_eq!(ended.end, Code::Success, "{short} {off}");
+            }
+        }
+    }
+}
+
 #[test]
 fn not_an_expected_name() {
     check_either(|_, identity| identity.expected_names = vec!["somebody".into()]);

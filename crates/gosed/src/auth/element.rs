@@ -2,7 +2,7 @@
 
 use std::{
     sync::Arc,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use gose_element::{
@@ -17,7 +17,10 @@ use super::{
     pool::{Acquaintance, Claim, Members},
     tls::{Broken, Ended},
 };
-use crate::grid::{Lease, Ran, Refusal};
+use crate::{
+    clock::Clock,
+    grid::{Lease, Ran, Refusal},
+};
 
 /// A conversation's end in an element, once it has one.
 pub(super) struct ElementTls {
@@ -214,10 +217,7 @@ const PEER_CERTIFICATE: u8 = 0x84;
 
 /// Seconds since 1970.
 pub(super) fn now() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map(|time| time.as_secs())
-        .unwrap_or_default()
+    Clock::now().as_secs()
 }
 
 /// A script on a leased element; what the card announces by `9Fxx` is fetched too.

@@ -22,11 +22,12 @@ use super::{
     domain::Domain,
     driver::{Socket, Sockets},
     eap_relay,
-    middleware::{Middleware, lock, unix_now},
+    middleware::{Middleware, lock},
     port::Why,
     token::Subject,
 };
 use crate::{
+    clock::Clock,
     grid::{Bound, Names, Peer},
     keys,
     listen::racs,
@@ -215,7 +216,7 @@ impl IdentityTokens for Channels {
         let subject = Subject::Own(&key);
         let issued = domain
             .issuer()
-            .issue(vm, domain.generation(), subject, unix_now());
+            .issue(vm, domain.generation(), subject, Clock::seconds());
         let issued = issued.map_err(|error| {
             tracing::error!(%vm, %error, "no identity token");
             AttachError::Element

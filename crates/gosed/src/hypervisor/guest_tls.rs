@@ -21,6 +21,7 @@ use rustls::{
 };
 
 use super::domain::Domain;
+use crate::clock::Clock;
 
 /// Why a guest's certificate is refused.
 #[derive(Debug, thiserror::Error)]
@@ -135,7 +136,7 @@ pub fn server_config(
     own: Arc<dyn ResolvesServerCert>,
     protocols: &[&[u8]],
 ) -> Result<ServerConfig, Error> {
-    let mut config = ServerConfig::builder_with_provider(verifier.provider.clone())
+    let mut config = ServerConfig::builder_with_details(verifier.provider.clone(), Arc::new(Clock))
         .with_protocol_versions(&[&TLS13])?
         .with_client_cert_verifier(Arc::new(verifier))
         .with_cert_resolver(own);

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -30,6 +30,7 @@ use super::{
     token::TokenIssuer,
 };
 use crate::{
+    clock::Clock,
     config::{self, Limits, Name},
     grid::{Bound, Grid},
     keys,
@@ -268,7 +269,7 @@ impl Middleware {
             ports.begin(vm).map_err(MiddlewareError::Port)?;
         }
         let generation = self.generations.next(vm)?;
-        let domain = Domain::start(self.issuer.clone(), vm, generation, unix_now())?;
+        let domain = Domain::start(self.issuer.clone(), vm, generation, Clock::seconds())?;
         let renewal = renew(domain.clone());
         let record = self.join_record(&domain)?;
         let (sockets, guest) = self.prepare(&start, domain)?;
@@ -365,7 +366,7 @@ impl Middleware {
     #[must_use]
     pub fn renew(&self, vm: VmId) -> bool {
         let domain = self.guests().get(&vm).map(|guest| guest.domain.clone());
-        domain.is_some_and(|domain| domain.renew(unix_now(), Instant::now()).is_ok())
+        domain.is_some_and(|domain| domain.renew(Clock::seconds(), Instant::now()).is_ok())
     }
 
     fn prepare(
@@ -433,7 +434,7 @@ async fn renew(domain: Arc<Domain>) {
     let mut wait = every;
     loop {
         tokio::time::sleep(wait).await;
-        let renewed = crate::long_step(|| domain.renew(unix_now(), Instant::now()));
+        let renewed = crate::long_step(|| domain.renew(Clock::seconds(), Instant::now()));
         wait = match renewed {
             Ok(()) => every,
             Err(error) => {
@@ -442,15 +443,6 @@ async fn renew(domain: Arc<Domain>) {
             }
         };
     }
-}
-
-/// Seconds since 1970.
-#[must_use]
-pub fn unix_now() -> i64 {
-    let passed = SystemTime::now().duration_since(UNIX_EPOCH);
-    passed.map_or(0, |passed| {
-        i64::try_from(passed.as_secs()).unwrap_or(i64::MAX)
-    })
 }
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

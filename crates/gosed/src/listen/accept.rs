@@ -3,7 +3,6 @@
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
-use rustls::pki_types::UnixTime;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -14,6 +13,7 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use super::{Handlers, RACS, Sessions, Stop, handler::speak, tls::Tls};
 use crate::{
+    clock::Clock,
     config::Limits,
     grid::{Grid, Peer},
     metrics::{Metrics, TlsRefusal},
@@ -149,7 +149,7 @@ async fn serve(stream: TlsStream<TcpStream>, from: &str, shared: Arc<Shared>, st
     let (_, tls) = stream.get_ref();
     let chain = tls.peer_certificates().unwrap_or_default();
     let admission = shared.tls.load().admission.clone();
-    let admitted = match admission.admit(chain, UnixTime::now()) {
+    let admitted = match admission.admit(chain, Clock::now()) {
         Ok(admitted) => admitted,
         Err(error) => {
             shared.metrics.tls_refused.add(TlsRefusal::Admission);

@@ -14,7 +14,7 @@ use rustls::{
     server::danger::{ClientCertVerified, ClientCertVerifier},
 };
 
-use crate::{config::Name, grid::Names};
+use crate::{clock::Clock, config::Name, grid::Names};
 
 /// Verifies clients' certificates: chain, validity, revocation, then the names.
 pub struct Admission {
@@ -118,8 +118,7 @@ impl Admission {
     /// What a handshake would fail with.
     pub fn verify(&self, chain: &[CertificateDer<'_>]) -> Result<(), Error> {
         let (leaf, rest) = chain.split_first().ok_or(Error::NoCertificatesPresented)?;
-        self.verify_client_cert(leaf, rest, UnixTime::now())
-            .map(drop)
+        self.verify_client_cert(leaf, rest, Clock::now()).map(drop)
     }
 
     /// The names of a peer whose chain was verified.

@@ -19,7 +19,7 @@ use super::{
     Handlers, RACS,
     admission::{Admission, Tokens},
 };
-use crate::config;
+use crate::{clock::Clock, config};
 
 /// What a listener needs; replaced as a whole at a reload.
 #[derive(Debug)]
@@ -92,7 +92,7 @@ pub fn load(
         true => &[&TLS13, &TLS12],
         false => &[&TLS13],
     };
-    let mut server = ServerConfig::builder_with_provider(provider)
+    let mut server = ServerConfig::builder_with_details(provider, Arc::new(Clock))
         .with_protocol_versions(versions)?
         .with_client_cert_verifier(admission.clone())
         .with_cert_resolver(Arc::new(SingleCertAndKey::from(identity.certified_key())));

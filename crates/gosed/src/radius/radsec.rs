@@ -7,7 +7,6 @@ use gose_proto::radius::{
     packet::MAX_PACKET,
     server::{Client, Origin, Service},
 };
-use rustls::pki_types::UnixTime;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf},
     net::{TcpListener, TcpStream},
@@ -21,6 +20,7 @@ use super::{
     front::{Channel, Front},
 };
 use crate::{
+    clock::Clock,
     config::{self, Caller},
     grid::{Grid, Names},
     keys,
@@ -157,7 +157,7 @@ impl Listener {
         let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
         let admitted = self
             .admission
-            .admit(chain, UnixTime::now())
+            .admit(chain, Clock::now())
             .map_err(|error| error.to_string())?;
         let names = admitted.names;
         let may = self.callers.iter().any(|caller| match caller {

@@ -42,11 +42,11 @@ fn uri(text: &str) -> SanType {
 }
 
 fn site_with(edit: impl FnOnce(&mut CertificateParams)) -> Site {
-    let mut root = params("Site", (NOW - 1000, NOW + 100_000));
+    let mut root = params("Site", (NOW - 100_000, NOW + 100_000));
     root.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let root_key = KeyPair::generate().unwrap();
     let anchor = root.self_signed(&root_key).unwrap().der().to_vec();
-    let mut hv_params = params("hv-7", (NOW - 1000, NOW + 100_000));
+    let mut hv_params = params("hv-7", (NOW - 100_000, NOW + 100_000));
     hv_params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     hv_params.key_usages = vec![
         KeyUsagePurpose::KeyCertSign,
@@ -378,6 +378,32 @@ fn validity_is_checked_at_its_edges() {
     assert_eq!(at(NOW - 60), None);
     assert_eq!(at(NOW + 3600), None);
     assert_eq!(at(NOW + 3601), Some(TokenError::Expired));
+}
+
+/// A clock two hours off lets no token in, and one that is set back brings none back that something newer refused.
+#[test]
+fn a_clock_that_is_off() {
+    const OFF: i64 = 2 * 3600;
+    for (form, place) in [
+        (Form::Identity, Place::Elsewhere),
+        (Form::Attachment, listener(VM)),
+    ] {
+        let der = recipe(form).make(&SITE);
+        let at = |now, known| verify_at(&der, &SITE, now, &known, place).err();
+        assert_eq!(at(NOW, Known(Some(5), false)), None);
+        assert_eq!(
+            at(NOW - OFF, Known(Some(5), false)),
+            Some(TokenError::NotYetValid)
+        );
+        assert_eq!(
+            at(NOW + OFF, Known(Some(5), false)),
+            Some(TokenError::Expired)
+        );
+        for now in [NOW - OFF, NOW - 60, NOW - 1, NOW, NOW + 3600, NOW + OFF] {
+            assert!(at(now, Known(Some(6), false)).is_some());
+            assert!(at(now, Known(Some(5), true)).is_some());
+        }
+    }
 }
 
 #[test]

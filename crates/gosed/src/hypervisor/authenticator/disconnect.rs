@@ -16,11 +16,9 @@ use gose_proto::radius::{
 use tokio::{net::UdpSocket, task::spawn_blocking};
 
 use crate::{
+    clock::Clock,
     config,
-    hypervisor::{
-        middleware::unix_now,
-        port::{Ports, Why},
-    },
+    hypervisor::port::{Ports, Why},
     radius::Network,
 };
 
@@ -102,7 +100,7 @@ impl DisconnectPort {
         from: SocketAddr,
         ports: &Arc<Ports>,
     ) -> Option<Vec<u8>> {
-        let now = u32::try_from(unix_now()).unwrap_or(u32::MAX);
+        let now = u32::try_from(Clock::seconds()).unwrap_or(u32::MAX);
         let request = match Request::parse(bytes, &self.secret, now) {
             Ok(request) => request,
             Err(reason) => {

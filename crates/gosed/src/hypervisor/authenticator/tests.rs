@@ -6,7 +6,7 @@ use gose_proto::radius::{Packet as Radius, Secret, disconnect::Disconnect};
 use tokio::{io::duplex, net::UdpSocket};
 
 use super::*;
-use crate::hypervisor::{domain::tests::domain_with, middleware::unix_now};
+use crate::{clock::Clock, hypervisor::domain::tests::domain_with};
 
 const IDENTITY: [u8; 8] = [2, 1, 0, 8, 1, b'v', b'm', b'1'];
 const SUCCESS: [u8; 4] = [3, 2, 0, 4];
@@ -245,7 +245,7 @@ async fn disconnect_requests_close_what_they_mean() {
     let world = World::new(|_, packet| Some(accept(packet))).await;
     world.converse(&[&IDENTITY]).await;
     let vm = world.domain.vm().to_string();
-    let now = u32::try_from(unix_now()).unwrap();
+    let now = u32::try_from(Clock::seconds()).unwrap();
     let asked = |user, nas, now| Disconnect {
         user,
         calling: &vm,

@@ -12,7 +12,13 @@ use gose_testkit::pki::{Authority, Request};
 use rcgen::{BasicConstraints, IsCa, KeyUsagePurpose, PublicKeyData, SanType};
 
 use super::*;
-use crate::hypervisor::key::{NoSignature, PrivateKey};
+use crate::{
+    hypervisor::{
+        guest_tls::GuestVerifier,
+        key::{NoSignature, PrivateKey},
+    },
+    listen::admission::Sources,
+};
 
 const VM: VmId = VmId([5; 16]);
 const NOW: i64 = 1_800_000_000;
@@ -75,6 +81,30 @@ fn a_token_has_its_profile() {
     assert_eq!(certificate.serial()[0] & 0x80, 0);
     assert_eq!(certificate.serial(), token.serial.as_bytes());
     assert_eq!(token.chain.certificates().len(), 2);
+}
+
+/// What the listener of a domain takes, by a clock that is two hours off, and at the edges of the token's hour.
+#[test]
+fn a_listener_whose_clock_is_off() {
+    let site = issuer_with(
+        |request| request.params.not_before = rcgen::date_time_ymd(2020, 1, 1),
+        Duration::from_secs(3600),
+    );
+    let domain = Domain::start(Arc::new(site.unwrap()), VM, 3, NOW).unwrap();
+    let leaf = domain.token().chain.certificates()[0].clone();
+    let verifier = GuestVerifier::new(domain, Arc::new(Sources::default()));
+    let check = |seconds: i64, refusal: Option<&str>| {
+        let got = verifier.check(&leaf, NOW + seconds).err();
+        assert_eq!(got.map(|error| error.to_string()).as_deref(), refusal);
+    };
+    let (early, late) = ("the token is not valid yet", "the token has expired");
+    check(0, None);
+    check(-60, None);
+    check(-61, Some(early));
+    check(-7200, Some(early));
+    check(3600, None);
+    check(3601, Some(late));
+    check(7200, Some(late));
 }
 
 #[test]
