@@ -19,6 +19,7 @@ pub mod radius;
 pub mod record;
 mod remote;
 mod session;
+pub mod terminal;
 pub mod tls;
 
 pub use connection::Connection;

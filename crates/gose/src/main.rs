@@ -18,7 +18,6 @@ mod pki;
 mod racs;
 mod reader;
 mod secrets;
-mod terminal;
 mod tls;
 mod vm;
 

@@ -10,12 +10,13 @@ use std::{
 };
 
 use clap::Args;
+use gose_client::terminal;
 use gose_element::drive::provision::Secrets;
 use gose_proto::hex;
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-use crate::{Failure, terminal};
+use crate::Failure;
 
 /// Bytes that a secret or a file of secrets may have.
 const LARGEST: usize = 4096;
@@ -52,11 +53,14 @@ impl Source {
         let wrong = |error: std::io::Error| Failure::local(format!("{what}: {error}"));
         let text = match self {
             Self::Prompt => {
-                return terminal::ask(what).map_err(|error| {
+                let typed = terminal::ask(what).map_err(|error| {
                     Failure::local(format!(
                         "{what}: cannot ask on the terminal ({error}); name a file or a source"
                     ))
-                });
+                })?;
+                let text = str::from_utf8(&typed)
+                    .map_err(|_| Failure::local(format!("{what}: not UTF-8; name a file")))?;
+                return Ok(Zeroizing::new(text.to_owned()));
             }
             Self::File(path) => read_private(path)?,
             Self::Descriptor(number) => {

@@ -1,13 +1,11 @@
 //! A passphrase, from wherever the configuration says.
 
 use std::{
-    fs::{File, OpenOptions},
-    io::{self, BufRead, BufReader, Read, Write},
-    os::fd::AsFd,
+    fs::File,
+    io::{self, Read},
     process::{Command, Stdio},
 };
 
-use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 use zeroize::Zeroizing;
 
 use crate::{config::PassphraseSource, store::private_file};
@@ -87,49 +85,12 @@ fn systemd(question: &str) -> io::Result<Zeroizing<Vec<u8>>> {
 
 /// On the terminal itself, without echo.
 fn ask(question: &str) -> io::Result<Zeroizing<Vec<u8>>> {
-    let no_terminal = |error: io::Error| {
+    gose_client::terminal::ask(question).map_err(|error| {
         let text = format!(
-            "there is no terminal to ask at ({error}); a service takes it from systemd, fd:NUMBER or credential:NAME"
+            "cannot ask at a terminal ({error}); a service takes it from systemd, fd:NUMBER or credential:NAME"
         );
         io::Error::new(error.kind(), text)
-    };
-    let open = OpenOptions::new().read(true).write(true).open("/dev/tty");
-    let mut terminal = open.map_err(no_terminal)?;
-    write!(terminal, "{question}: ")?;
-    terminal.flush()?;
-    let line = {
-        let _quiet = Quiet::new(&terminal)?;
-        let mut line = Zeroizing::new(Vec::with_capacity(LONGEST + 1));
-        let mut reader = BufReader::with_capacity(LONGEST, &terminal).take(LONGEST as u64);
-        if reader.read_until(b'\n', &mut line)? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        line
-    };
-    writeln!(terminal)?;
-    Ok(line)
-}
-
-/// The terminal does not show what is typed while this lives.
-struct Quiet<'a> {
-    terminal: &'a File,
-    before: Termios,
-}
-
-impl<'a> Quiet<'a> {
-    fn new(terminal: &'a File) -> io::Result<Self> {
-        let before = tcgetattr(terminal.as_fd())?;
-        let mut quiet = before.clone();
-        quiet.local_modes.remove(LocalModes::ECHO);
-        tcsetattr(terminal.as_fd(), OptionalActions::Flush, &quiet)?;
-        Ok(Self { terminal, before })
-    }
-}
-
-impl Drop for Quiet<'_> {
-    fn drop(&mut self) {
-        let _ = tcsetattr(self.terminal.as_fd(), OptionalActions::Flush, &self.before);
-    }
+    })
 }
 
 #[cfg(test)]

@@ -2,35 +2,39 @@
 
 use std::{
     fs::{File, OpenOptions},
-    io::{self, BufRead, BufReader, Write},
+    io::{self, BufRead, BufReader, Read, Write},
     os::fd::AsFd,
 };
 
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 use zeroize::Zeroizing;
 
-/// Asks for a line that is not shown. Standard input stays free for data.
+/// Bytes that a line may have.
+const LONGEST: usize = 1024;
+
+/// Asks for a line that is not shown, and returns its bytes, without the line's end. Standard input stays free for data.
 ///
 /// # Errors
-/// Where the process has no terminal, or the line ends early.
-pub(crate) fn ask(question: &str) -> io::Result<Zeroizing<String>> {
+/// Where the process has no terminal, or nothing is typed.
+pub fn ask(question: &str) -> io::Result<Zeroizing<Vec<u8>>> {
     let mut terminal = OpenOptions::new().read(true).write(true).open("/dev/tty")?;
     write!(terminal, "{question}: ")?;
     terminal.flush()?;
-    let line = {
+    let mut line = {
         let _quiet = Quiet::new(&terminal)?;
         // As long as any secret: growing would leave copies behind.
-        let mut line = Zeroizing::new(String::with_capacity(256));
-        let mut reader = BufReader::with_capacity(256, &terminal);
-        if reader.read_line(&mut line)? == 0 {
+        let mut line = Zeroizing::new(Vec::with_capacity(LONGEST + 1));
+        let mut reader = BufReader::with_capacity(LONGEST, &terminal).take(LONGEST as u64);
+        if reader.read_until(b'\n', &mut line)? == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         line
     };
     writeln!(terminal)?;
-    Ok(Zeroizing::new(
-        line.trim_end_matches(['\r', '\n']).to_owned(),
-    ))
+    while line.last().is_some_and(|byte| b"\r\n".contains(byte)) {
+        line.pop();
+    }
+    Ok(line)
 }
 
 /// The terminal does not show what is typed while this lives.
