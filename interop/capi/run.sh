@@ -41,6 +41,13 @@ grep 'key block of' "$work/case.log" || :
 check "the paper's experiment again: the elements are free" experiment env
 check "the same under valgrind: no error, no leak" experiment \
     valgrind --quiet --error-exitcode=9 --leak-check=full --errors-for-leak-kinds=definite --show-leak-kinds=definite
+service
+cat >"$work/client/gose.toml" <<TOML
+version = 1
+[grid]
+service = "/run/gose/guest.sock"
+TOML
+check "the paper's experiment through the guest service" experiment env
 check "every function of the header is called" sh -c \
     "for f in \$(grep -o '\\(SCard_[a-z_]*\\|gose_[a-z_]*\\)(' $crate/include/gose.h | tr -d '('); do grep -q \"\$f(\" $folder/experiment.c || { echo \$f; exit 1; }; done"
 finish

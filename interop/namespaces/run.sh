@@ -171,6 +171,24 @@ check "guest A authenticates by EAP-TLS in its element, then resumes" sh -c \
     "ip netns exec gose-$A gose guest authenticate SE-A guest --count 2 --join $work/hv/join/$A/join.json \
  --bearer-pin-source file:$work/SE-A.pin | tee /dev/stderr | tr '\n' ' ' | grep -q ' full,.* resumed,'"
 
+# The guest service joins, and programs of the guest come to it.
+mkdir "$work/service"
+cat >"$work/service/guest.toml" <<END
+version = 1
+join-file = "$work/hv/join/$A/join.json"
+[listen]
+socket = "guest.sock"
+END
+daemon ip netns exec "gose-$A" gose guest serve --config "$work/service/guest.toml"
+until_ready test -S "$work/service/guest.sock"
+check "guest A's service attaches and lists its element" sh -c \
+    "test \"\$(gose element list --socket $work/service/guest.sock)\" = SE-A"
+check "guest A's element signs through it" sh -c \
+    "gose key csr SE-A 9A --name A --out $work/a.csr --socket $work/service/guest.sock --secrets $work/SE-A.secrets &&
+     openssl req -in $work/a.csr -noout -verify"
+check "and knows nothing of B's" fails gose element power SE-B --socket "$work/service/guest.sock"
+kill "${daemons##* }"
+
 # Isolation: A is root in its namespace.
 host_a=169.254.1.1
 host_b=169.254.1.5

@@ -98,3 +98,27 @@ anchor-files = ["$work/root.pem"]
 ${1:-}
 TOML
 }
+
+# service [LINES]: the guest service in front of the grid, and the module's configuration for it.
+service() {
+    mkdir -p /run/gose
+    chmod 755 /run/gose
+    cat >"$work/client/guest.toml" <<TOML
+version = 1
+${1:-}
+[grid]
+address = "localhost:7777"
+certificate-file = "$work/guest.pem"
+key = { file = "$work/guest.key" }
+anchor-files = ["$work/root.pem"]
+TOML
+    start_service
+}
+start_service() {
+    daemon gose guest serve --config "$work/client/guest.toml"
+    guest=$!
+    until_ready gose element list --socket /run/gose/guest.sock
+}
+stop_service() {
+    kill "${1:--TERM}" "$guest" && wait "$guest" || :
+}

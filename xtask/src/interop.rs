@@ -10,7 +10,7 @@ use crate::stage::{cargo, need, output, root, succeed};
 type Proof = Result<String, String>;
 
 /// The stages of `cargo xtask interop`.
-pub(crate) const NAMES: [&str; 17] = [
+pub(crate) const NAMES: &[&str] = &[
     "vpcd",
     "readers",
     "opensc",
@@ -26,6 +26,7 @@ pub(crate) const NAMES: [&str; 17] = [
     "namespaces",
     "ports",
     "pkcs11",
+    "guests",
     "capi",
     "wpa",
 ];
@@ -212,6 +213,27 @@ pub(crate) fn pkcs11() -> Proof {
     guide.current_dir(root()).stdin(Stdio::null());
     let (cases, recipes) = (judge("pkcs11")?, closing(&mut guide)?);
     Ok(format!("{cases}; docs/guide/pkcs11.md: {recipes}"))
+}
+
+/// The guest service under programs of several users.
+pub(crate) fn guests() -> Proof {
+    for (program, package) in [
+        ("pkcs11-tool", "opensc"),
+        ("openssl", "openssl"),
+        ("setpriv", "util-linux"),
+        ("python3", "python3"),
+        ("gcc", "gcc"),
+    ] {
+        need(program, package)?;
+    }
+    if !root_has("/usr/include/p11-kit-1/p11-kit/pkcs11.h") {
+        need("p11-kit headers", "libp11-kit-dev")?;
+    }
+    vpcd_needs()?;
+    build_programs()?;
+    let mut build = cargo();
+    succeed(build.args(["build", "--quiet", "--package", "gose-pkcs11"]))?;
+    judge("guests")
 }
 
 /// libgose.so under a program of C.

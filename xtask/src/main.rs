@@ -131,6 +131,11 @@ const TEST: &[Stage] = &[
         interop::pkcs11,
     ),
     Stage::new(
+        "guests",
+        "programs of several users share a guest's session: transactions, forks, kills, restarts, pcscd",
+        interop::guests,
+    ),
+    Stage::new(
         "capi",
         "a program of C plays the paper's experiment with the ten functions of libgose.so, under valgrind too",
         interop::capi,
@@ -192,7 +197,7 @@ fn main() -> ExitCode {
     match words.as_slice() {
         ["test", names @ ..] => run(TEST, names),
         ["soak", names @ ..] => run(SOAK, names),
-        ["interop"] => run(TEST, &interop::NAMES),
+        ["interop"] => run(TEST, interop::NAMES),
         ["interop", names @ ..] => run(TEST, names),
         ["contract"] => run(CONTRACT, &[]),
         ["list"] => {

@@ -1,7 +1,7 @@
 //! Where a node is.
 
 use std::{
-    io,
+    io::{self, Write},
     net::{TcpStream, ToSocketAddrs},
     os::unix::net::UnixStream,
     path::PathBuf,
@@ -13,6 +13,13 @@ use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 
 use crate::{Connection, Error, Link, guest::Guest};
+
+/// Where the guest service listens.
+pub const SERVICE: &str = "/run/gose/guest.sock";
+
+/// What a program says first to the guest service if it gives way between two requests: another program may
+/// then have the element, and the next request that does not begin with POWERON is told that it is in use.
+pub const YIELD: &[u8] = b"YIELD\r\n";
 
 /// Time for a TCP connection, and again for the TLS handshake.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -31,11 +38,27 @@ pub enum Endpoint {
     },
     /// The administrator's socket of a node on this machine.
     Unix(PathBuf),
+    /// The guest service of this machine.
+    Service {
+        /// Its socket.
+        path: PathBuf,
+        /// Whether this program gives way; see [`YIELD`].
+        yields: bool,
+    },
     /// A guest's middleware: the guest's own elements.
     Guest(Arc<Guest>),
 }
 
 impl Endpoint {
+    /// The same, giving way to other programs where a service can do that.
+    #[must_use]
+    pub fn yielding(self) -> Self {
+        match self {
+            Self::Service { path, .. } => Self::Service { path, yields: true },
+            other => other,
+        }
+    }
+
     /// Connects, with TLS where it belongs, within 10 s for each.
     ///
     /// # Errors
@@ -55,6 +78,17 @@ impl Endpoint {
             }
             Self::Unix(path) => UnixStream::connect(path)
                 .and_then(Link::plain)
+                .map_err(|cause| Error::Connect {
+                    address: path.display().to_string(),
+                    cause,
+                }),
+            Self::Service { path, yields } => UnixStream::connect(path)
+                .and_then(|mut stream| {
+                    if *yields {
+                        stream.write_all(YIELD)?;
+                    }
+                    Link::plain(stream)
+                })
                 .map_err(|cause| Error::Connect {
                     address: path.display().to_string(),
                     cause,

@@ -7,7 +7,7 @@
 pub mod admin;
 pub mod connection;
 pub mod element_key;
-mod endpoint;
+pub mod endpoint;
 mod error;
 pub mod guest;
 pub mod identity;

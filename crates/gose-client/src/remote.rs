@@ -159,6 +159,10 @@ impl RemoteElement {
         let response = self.ask(request)?;
         match response.decide() {
             Err(refusal) if refusal.line < first => drop(self.not_powered(&refusal)),
+            // Another one has it meanwhile: what was selected and verified is gone.
+            Err(refusal) if refusal.failure() == Failure::InUse => {
+                (self.powered, self.held) = (false, None);
+            }
             _ => self.powered = true,
         }
         Ok(outcomes(&response, first, script))

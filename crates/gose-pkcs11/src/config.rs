@@ -2,11 +2,16 @@
 
 use std::{
     env, fs,
+    io::ErrorKind,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use gose_client::middleware::{Grid, Source};
+use gose_client::{
+    Endpoint, Error,
+    endpoint::SERVICE,
+    middleware::{Grid, Source},
+};
 use gose_element::Seid;
 use serde::Deserialize;
 
@@ -19,6 +24,7 @@ const SYSTEM: &str = "/etc/gose/pkcs11.toml";
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct File {
     version: u32,
+    #[serde(default = "service")]
     grid: Grid,
     #[serde(default)]
     log: Log,
@@ -79,6 +85,14 @@ pub(crate) struct Policy {
     pub(crate) shared: bool,
 }
 
+/// The guest service, where nothing else is said.
+fn service() -> Grid {
+    Grid {
+        service: Some(SERVICE.into()),
+        ..Grid::default()
+    }
+}
+
 fn sessions() -> usize {
     1024
 }
@@ -88,18 +102,29 @@ fn wait_ms() -> u64 {
 }
 
 impl Config {
-    /// Reads the file that GOSE_PKCS11_CONF names, else the user's, else the system's.
+    /// Reads the file that GOSE_PKCS11_CONF names, else the user's, else the system's. Where there is none of them,
+    /// a guest service that runs is used as it is.
     ///
     /// # Errors
     /// What is wrong and where, for the log.
     pub(crate) fn load() -> Result<Self, String> {
         let path = path();
-        let text = fs::read_to_string(&path).map_err(|error| {
-            format!(
-                "{}: {error}; write it, or name another file in GOSE_PKCS11_CONF",
-                path.display()
-            )
-        })?;
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error)
+                if error.kind() == ErrorKind::NotFound
+                    && path == Path::new(SYSTEM)
+                    && Path::new(SERVICE).exists() =>
+            {
+                "version = 1".into()
+            }
+            Err(error) => {
+                return Err(format!(
+                    "{}: {error}; write it, or name another file in GOSE_PKCS11_CONF",
+                    path.display()
+                ));
+            }
+        };
         Self::parse(&text, path.parent().unwrap_or_else(|| Path::new(".")))
             .map_err(|error| format!("{}: {error}", path.display()))
     }
@@ -128,6 +153,14 @@ impl Config {
             patience: Duration::from_millis(file.in_use_wait_ms.min(60_000)),
             elements: file.element,
         })
+    }
+
+    /// Where the elements are. A service may give them to another program between two requests.
+    ///
+    /// # Errors
+    /// [`Error::Config`], [`Error::File`]
+    pub(crate) fn endpoint(&self) -> Result<Endpoint, Error> {
+        self.grid.endpoint(&self.folder).map(Endpoint::yielding)
     }
 
     /// The elements that are named: they have a slot whether or not the grid answers.
@@ -208,7 +241,11 @@ mod tests {
             let error = parse(text).unwrap_err();
             assert!(error.contains(expected), "{error}");
         };
-        check("", "grid");
+        assert!(parse("").unwrap().grid.service.is_some());
+        let two = parse(&format!("{GRID}service = \"t\"\n"))
+            .unwrap()
+            .endpoint();
+        assert!(two.err().unwrap().to_string().contains("one of"));
         check(&format!("{GRID}colour = 1\n"), "colour");
         check(&format!("{GRID}[[element]]\nseid = \"a b\"\n"), "no SEID");
         check(

@@ -41,6 +41,10 @@ impl Default for Descriptor {
 struct State {
     element: Option<RemoteElement>,
     standing: Standing,
+    /// Whether there was a session before.
+    opened: bool,
+    /// Other programs use the element too, until then: nothing is kept.
+    contended: Option<Instant>,
 }
 
 /// Where the element is, and how it is used.
@@ -50,12 +54,27 @@ pub(crate) struct Reach {
     pub(crate) seid: Seid,
     /// Whether the element is kept powered up, locked and verified after an operation.
     pub(crate) keep: bool,
+    /// The operation is several requests, for which it must be kept.
+    pub(crate) throughout: bool,
     /// How long an element that is in use is waited for.
     pub(crate) patience: Duration,
 }
 
 /// Pauses while an element is in use by another session.
 const PAUSE: Duration = Duration::from_millis(2);
+
+/// Pauses while a guest service starts anew.
+const RESTART: Duration = Duration::from_millis(50);
+
+/// After a guest service gave the element to another program, it is given back after each operation for so long.
+const CONTENDED: Duration = Duration::from_secs(1);
+
+impl Reach {
+    /// Whether a guest service lets programs wait for the element.
+    fn queues(&self) -> bool {
+        matches!(self.endpoint, Endpoint::Service { .. })
+    }
+}
 
 impl Line {
     /// Runs an operation on the element, connecting where no session is open, and again where the session
@@ -81,14 +100,21 @@ impl Line {
         let deadline = Instant::now() + reach.patience;
         let mut pause = PAUSE;
         let mut again = true;
+        let mut displaced = false;
         loop {
-            let fresh = self.connect(&mut state, reach)?;
+            let fresh = self.connect(&mut state, reach, deadline)?;
             let began = state.standing;
             let error = match state.operate(reach, pin, &mut operation) {
                 Ok(done) => return Ok(done),
                 Err(error) => error,
             };
             match &error {
+                // Another program had the element meanwhile: this one waits for its turn there.
+                PivError::Element(ElementError::InUse) if reach.queues() && !displaced => {
+                    displaced = true;
+                    state.standing = Standing::default();
+                    state.contended = Some(Instant::now() + CONTENDED);
+                }
                 PivError::Element(ElementError::InUse) if Instant::now() < deadline => {
                     // Nothing tells when it is free; those who wait come at different times.
                     let mut chance = [0];
@@ -148,6 +174,7 @@ impl Line {
     fn open(&self, state: &mut State, connection: Connection, seid: Seid) {
         let socket = connection.link().as_fd().as_raw_fd();
         state.element = Some(RemoteElement::new(connection, seid));
+        state.opened = true;
         state.standing = Standing::default();
         self.socket.0.store(socket, Ordering::Release);
     }
@@ -158,17 +185,28 @@ impl Line {
         state.standing = Standing::default();
     }
 
-    /// Makes sure of a session; tells whether it is a new one.
-    fn connect(&self, state: &mut State, reach: &Reach) -> Result<bool, PivError> {
+    /// Makes sure of a session; tells whether it is a new one. A guest service that was there is waited for.
+    fn connect(
+        &self,
+        state: &mut State,
+        reach: &Reach,
+        deadline: Instant,
+    ) -> Result<bool, PivError> {
         if state.element.is_some() {
             return Ok(false);
         }
-        let connection = reach
-            .endpoint
-            .connect()
-            .map_err(|error| ElementError::Transport(error.to_string()))?;
-        self.open(state, connection, reach.seid);
-        Ok(true)
+        loop {
+            match reach.endpoint.connect() {
+                Ok(connection) => {
+                    self.open(state, connection, reach.seid);
+                    return Ok(true);
+                }
+                Err(_) if state.opened && reach.queues() && Instant::now() < deadline => {
+                    thread::sleep(RESTART);
+                }
+                Err(error) => return Err(ElementError::Transport(error.to_string()).into()),
+            }
+        }
     }
 }
 
@@ -183,7 +221,8 @@ impl State {
             return Err(PivError::Host);
         };
         let pin = pin.map(|pin| pin.as_slice());
-        if !reach.keep {
+        let alone = self.contended.is_none_or(|until| Instant::now() >= until);
+        if !reach.keep || !(alone || reach.throughout) {
             self.standing = Standing::default();
             let mut once = Once(element);
             return operation(&mut Piv::resume(&mut once, self.standing, pin)?);

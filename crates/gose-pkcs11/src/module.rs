@@ -149,7 +149,7 @@ pub(crate) fn initialize() -> Result<()> {
         Log::Stderr.line(&error);
         Rv(CKR_FUNCTION_FAILED)
     })?;
-    let endpoint = config.grid.endpoint(&config.folder).map_err(|error| {
+    let endpoint = config.endpoint().map_err(|error| {
         config.log.line(&error.to_string());
         Rv(CKR_FUNCTION_FAILED)
     })?;
@@ -218,7 +218,7 @@ impl Module {
             spare.abandon();
         }
         if matches!(self.config.grid.key, Some(Key::Element { .. })) {
-            let endpoint = self.config.grid.endpoint(&self.config.folder);
+            let endpoint = self.config.endpoint();
             self.endpoint = endpoint.map_err(|error| {
                 self.config.log.line(&error.to_string());
                 Rv(CKR_DEVICE_ERROR)
@@ -338,6 +338,7 @@ impl Module {
                 endpoint,
                 seid: slot.seid,
                 keep: slot.kept,
+                throughout: false,
                 patience,
             },
             pin: slot.pin.clone(),
@@ -445,6 +446,11 @@ impl Access {
     ) -> std::result::Result<T, PivError> {
         self.line
             .run(&self.reach, self.spare.take(), self.pin.as_ref(), operation)
+    }
+
+    /// The operation is several requests.
+    pub(crate) fn throughout(&mut self) {
+        self.reach.throughout = true;
     }
 
     /// Gives the element back.

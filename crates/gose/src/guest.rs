@@ -20,6 +20,7 @@ use crate::{
     node::{join, parse_seid},
     output::write_file,
     secrets::BearerFlags,
+    service::Serve,
 };
 
 /// What a virtual machine may do.
@@ -36,6 +37,12 @@ pub(crate) enum Verb {
     Authenticate(Authenticate),
     /// End the session: the port of this virtual machine closes
     Logoff(Own),
+    /// Serve the elements to all programs of this machine: one session, transactions on a Unix socket
+    ///
+    /// Programs reach it by `[grid] service = "/run/gose/guest.sock"` in their configuration, or by --socket. Who
+    /// may use which element stands in [[user]]; the kernel tells whose program connects. The token is renewed, and
+    /// a node that was away is called again.
+    Serve(Serve),
 }
 
 /// This virtual machine.
@@ -101,6 +108,7 @@ impl Verb {
             Self::Identity(show) => show.run(output, Guest::identity),
             Self::Authenticate(flags) => flags.run(output),
             Self::Logoff(own) => own.logoff(output),
+            Self::Serve(flags) => flags.run(output),
         }
     }
 }

@@ -18,6 +18,7 @@ mod pki;
 mod racs;
 mod reader;
 mod secrets;
+mod service;
 mod tls;
 mod vm;
 

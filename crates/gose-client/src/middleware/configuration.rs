@@ -16,15 +16,17 @@ use crate::{
     tls::{self, Identity},
 };
 
-/// Table `[grid]`: a node, over TLS with certificates on both sides, or the admin socket of a node on this
-/// machine.
-#[derive(Debug, Clone, Deserialize)]
+/// Table `[grid]`: a node, over TLS with certificates on both sides, the admin socket of a node on this machine,
+/// or a guest's own service.
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Grid {
     /// Host and port.
     pub address: Option<String>,
     /// The admin socket of a node on this machine, instead of an address.
     pub socket: Option<PathBuf>,
+    /// The socket of the guest service, instead of both.
+    pub service: Option<PathBuf>,
     /// What the node's certificate must carry; the host of the address unless it is said.
     pub name: Option<String>,
     /// The own certificate, then those above it.
@@ -65,9 +67,13 @@ impl Grid {
     /// # Errors
     /// [`Error::Config`], [`Error::File`]
     pub fn endpoint(&self, folder: &Path) -> Result<Endpoint, Error> {
-        match (&self.address, &self.socket) {
-            (None, Some(path)) => Ok(Endpoint::Unix(folder.join(path))),
-            (Some(address), None) => {
+        match (&self.address, &self.socket, &self.service) {
+            (None, Some(path), None) => Ok(Endpoint::Unix(folder.join(path))),
+            (None, None, Some(path)) => Ok(Endpoint::Service {
+                path: folder.join(path),
+                yields: false,
+            }),
+            (Some(address), None, None) => {
                 let host = address.rsplit_once(':').map(|(host, _)| host);
                 let host = host.ok_or_else(|| wrong("`address` is HOST:PORT"))?;
                 let host = host.trim_start_matches('[').trim_end_matches(']');
@@ -80,7 +86,7 @@ impl Grid {
                     config,
                 })
             }
-            _ => Err(wrong("[grid] has either an `address` or a `socket`")),
+            _ => Err(wrong("[grid] has one of `address`, `socket` and `service`")),
         }
     }
 

@@ -433,6 +433,7 @@ pub(crate) fn manage<T>(
         let (before, keeps): (Option<Arc<Contents>>, _) = (slot.objects.take(), slot.kept);
         (module.access(id, true)?, id, key, before, keeps)
     };
+    access.throughout();
     let outcome = access.run(|piv| {
         piv.authenticate_management(&key)?;
         let done = operation(piv, contents_before.as_deref())?;
