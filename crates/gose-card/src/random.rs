@@ -1,6 +1,14 @@
-//! Where a card draws randomness from: an argument, so that tests replay.
+//! Where a card draws randomness from: an argument, so that tests replay; for keys and signatures, and inside of TLS,
+//! the system's. Nothing else of the crate draws any itself.
+#![expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "the one place"
+)]
 
 use std::{fmt, sync::Arc};
+
+use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 
 /// A source of random bytes.
 #[derive(Clone)]
@@ -24,7 +32,7 @@ impl Random {
     /// The operating system's.
     #[must_use]
     pub fn system() -> Self {
-        Self::new(|bytes| aws_lc_rs::rand::fill(bytes).map_err(|_| NoRandomness))
+        Self::new(fill)
     }
 
     /// `N` random bytes.
@@ -36,6 +44,16 @@ impl Random {
         (self.0)(&mut bytes)?;
         Ok(bytes)
     }
+}
+
+/// Fills with the operating system's randomness.
+pub(crate) fn fill(bytes: &mut [u8]) -> Result<(), NoRandomness> {
+    aws_lc_rs::rand::fill(bytes).map_err(|_| NoRandomness)
+}
+
+/// The operating system's, as AWS-LC asks for it in signatures.
+pub(crate) fn signing() -> impl SecureRandom {
+    SystemRandom::new()
 }
 
 impl fmt::Debug for Random {

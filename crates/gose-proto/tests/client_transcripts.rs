@@ -16,6 +16,7 @@
 //! ```
 
 #![allow(clippy::unwrap_used)]
+#![expect(clippy::disallowed_methods, reason = "the scripts are files")]
 
 mod transcript_text;
 

@@ -409,7 +409,7 @@ fn authorise_method_function(env: &Env<'_>) -> Result<(), StatusWord> {
 
 fn random(length: u32) -> Result<Response, StatusWord> {
     let mut bytes = vec![0; length.min(256) as usize];
-    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| StatusWord::NO_PRECISE_DIAGNOSIS)?;
+    crate::random::fill(&mut bytes).map_err(|_| StatusWord::NO_PRECISE_DIAGNOSIS)?;
     Ok(Response::ok(bytes))
 }
 

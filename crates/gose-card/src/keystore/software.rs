@@ -55,7 +55,7 @@ impl KeyStore for SoftwareKeyStore {
         export: Export,
     ) -> Result<StoredSecret, KeyError> {
         let mut bytes = Zeroizing::new(vec![0; algorithm.key_len()]);
-        aws_lc_rs::rand::fill(&mut bytes).map_err(failed)?;
+        crate::random::fill(&mut bytes).map_err(|error| KeyError::Store(error.to_string()))?;
         self.import_secret(algorithm, export, &bytes)
     }
 

@@ -5,7 +5,6 @@ use std::fmt;
 use aws_lc_rs::{
     agreement,
     digest::{self, Digest},
-    rand::SystemRandom,
     signature::{
         ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P384_SHA384_ASN1_SIGNING, EcdsaKeyPair,
         EcdsaSigningAlgorithm, KeyPair,
@@ -14,7 +13,10 @@ use aws_lc_rs::{
 use zeroize::Zeroizing;
 
 use super::{failed, public_key_info};
-use crate::keystore::{Algorithm, KeyError, PrivateKey, Scheme};
+use crate::{
+    keystore::{Algorithm, KeyError, PrivateKey, Scheme},
+    random,
+};
 
 pub(super) struct EcKey {
     algorithm: Algorithm,
@@ -59,7 +61,7 @@ impl PrivateKey for EcKey {
         match (self.algorithm, scheme) {
             (Algorithm::P256, Scheme::EcdsaP256Sha256)
             | (Algorithm::P384, Scheme::EcdsaP384Sha384) => {
-                let signature = self.pair.sign(&SystemRandom::new(), message);
+                let signature = self.pair.sign(&random::signing(), message);
                 Ok(signature.map_err(failed)?.as_ref().to_vec())
             }
             _ => Err(KeyError::Unsupported),

@@ -13,7 +13,6 @@ use ::rsa::{
 use aws_lc_rs::{
     digest::{self, Digest},
     encoding::AsDer,
-    rand::SystemRandom,
     rsa::{KeyPair, KeySize},
     signature::{
         KeyPair as _, RSA_PKCS1_SHA256, RSA_PKCS1_SHA384, RSA_PKCS1_SHA512, RSA_PSS_SHA256,
@@ -97,7 +96,7 @@ impl PrivateKey for RsaKey {
         };
         let mut signature = vec![0; self.pair.public_modulus_len()];
         self.pair
-            .sign(encoding, &SystemRandom::new(), message, &mut signature)
+            .sign(encoding, &crate::random::signing(), message, &mut signature)
             .map_err(failed)?;
         Ok(signature)
     }
@@ -207,6 +206,6 @@ impl RngCore for SystemRng {
     }
 
     fn try_fill_bytes(&mut self, dest: &mut [u8]) -> Result<(), Error> {
-        aws_lc_rs::rand::fill(dest).map_err(|_| Error::new("the system gives no randomness"))
+        crate::random::fill(dest).map_err(|_| Error::new("the system gives no randomness"))
     }
 }

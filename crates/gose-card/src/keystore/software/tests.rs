@@ -106,6 +106,7 @@ fn both_sides_agree() {
     for bad in [&off_curve[..], &off_curve[..64], &[], &[0]] {
         assert_eq!(ours.agree(bad).unwrap_err(), KeyError::Input);
     }
+    #[expect(clippy::disallowed_types, reason = "the other end is no card")]
     let ephemeral =
         agreement::EphemeralPrivateKey::generate(&agreement::ECDH_P256, &rand::SystemRandom::new())
             .unwrap();
