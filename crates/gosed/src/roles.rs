@@ -228,6 +228,9 @@ pub fn check(config: &Config) -> Result<(), RoleError> {
         for on_host in role.tls_on_host.iter().chain(others) {
             certificates(on_host)?;
         }
+        if let Some(section) = &role.radius {
+            radius::Server::check(section, config.tls.as_ref())?;
+        }
     }
     Ok(())
 }

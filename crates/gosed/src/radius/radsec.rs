@@ -27,7 +27,7 @@ use crate::{
     listen::{
         Handlers,
         admission::{Admission, Tokens},
-        tls,
+        tls::{self, TlsError},
     },
 };
 
@@ -64,6 +64,20 @@ pub(super) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(listener)
 }
 
+/// The node's TLS, with the section's own authorities.
+fn settings(section: &config::RadSec, node: &config::Tls) -> config::Tls {
+    let mut own = node.clone();
+    own.client_anchor_files = Vec::new();
+    own.user_anchor_files.clone_from(&section.anchor_files);
+    own.danger_tls12 = false;
+    own
+}
+
+/// Reads what the section names.
+pub(super) fn check(section: &config::RadSec, node: &config::Tls) -> Result<(), TlsError> {
+    tls::admission(&settings(section, node), Tokens::default()).map(drop)
+}
+
 impl Listener {
     /// The certificate is the node's, the clients' authorities are the section's own.
     pub(super) fn new(
@@ -72,10 +86,7 @@ impl Listener {
         grid: &Arc<Grid>,
         front: Arc<Front>,
     ) -> Result<Self, StartError> {
-        let mut own = node.clone();
-        own.client_anchor_files = Vec::new();
-        own.user_anchor_files.clone_from(&section.anchor_files);
-        own.danger_tls12 = false;
+        let own = settings(section, node);
         let identity = crate::long_step(|| keys::identity(grid, &own))?;
         let loaded = tls::load(&own, &identity, &Handlers::default(), Tokens::default())?;
         let mut server = (*loaded.server).clone();

@@ -105,6 +105,18 @@ impl Server {
         })
     }
 
+    /// Reads the files that the section names; nothing listens.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub fn check(section: &config::Radius, tls: Option<&config::Tls>) -> Result<(), StartError> {
+        clients(section)?;
+        if let (Some(radsec), Some(tls)) = (&section.radsec, tls) {
+            radsec::check(radsec, tls)?;
+        }
+        Ok(())
+    }
+
     /// Where it listens, in the order of the configuration; RadSec last.
     #[must_use]
     pub fn addresses(&self) -> &[SocketAddr] {
