@@ -14,6 +14,7 @@ pub(crate) const NAMES: &[&str] = &[
     "vpcd",
     "readers",
     "opensc",
+    "pyscard",
     "swtpm",
     "softhsm",
     "kinds",
@@ -307,6 +308,19 @@ pub(crate) fn opensc() -> Proof {
         "gose",
     ]))?;
     judge("opensc")
+}
+
+/// pyscard, and Yubico's library over it: Debian's Python has both.
+pub(crate) fn pyscard() -> Proof {
+    vpcd_needs()?;
+    need("opensc-tool", "opensc")?;
+    need("openssl", "openssl")?;
+    // It needs python3-pyscard.
+    if !root_has("/usr/lib/python3/dist-packages/yubikit/piv.py") {
+        need("yubikit", "python3-ykman")?;
+    }
+    build_programs()?;
+    judge("pyscard")
 }
 
 fn vpcd_needs() -> Result<(), String> {

@@ -71,6 +71,11 @@ const TEST: &[Stage] = &[
         interop::opensc,
     ),
     Stage::new(
+        "pyscard",
+        "pyscard, and Yubico's library over it, use an element that is plugged into pcscd",
+        interop::pyscard,
+    ),
+    Stage::new(
         "swtpm",
         "keys in a TPM keep the contract; tpm2-tools and openssl agree",
         interop::swtpm,

@@ -21,9 +21,12 @@ use gose_backend::{
     pcsc::{self, Event, PcscElement, Selector, Watcher},
     vpcd::Reader,
 };
-use gose_card::keystore::SoftwareKeyStore;
-use gose_element::{Algorithm, ElementError, SecureElement};
-use gose_proto::{apdu::StatusWord, vpcd};
+use gose_card::{Hosted, Memory, factory, keystore::SoftwareKeyStore, nvm::Nvm};
+use gose_element::{Algorithm, Atr, ElementError, SecureElement};
+use gose_proto::{
+    apdu::{Response, StatusWord},
+    hex, vpcd,
+};
 use gose_testkit::contract::{self, Keys, Removal, Second, Terms};
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -130,10 +133,12 @@ fn cards_in_readers() {
     let pcscd = Pcscd::start();
     keeps_the_contract();
     names_of_readers();
+    cards_by_their_number();
     one_owner();
     comings_and_goings();
     bad_cards();
     pcscd_restarts(pcscd);
+    every_place_taken();
 }
 
 fn keeps_the_contract() {
@@ -175,6 +180,24 @@ fn names_of_readers() {
         power(Selector::Serial("no such number".into())),
         Err(ElementError::Absent)
     );
+    // As in the name, where drivers put it.
+    assert!(
+        power(Selector::Serial("70D7E2EE".into())).is_err(),
+        "the first reader is empty"
+    );
+    let first = Plugged::new(0, software());
+    assert!(
+        power(Selector::Serial("70D7E2EE".into()))
+            .unwrap()
+            .starts_with(atr)
+    );
+    first.pull(0);
+    let name = &pcsc::readers().unwrap()[1].name;
+    assert!(
+        power(Selector::exactly(name).unwrap())
+            .unwrap()
+            .starts_with(atr)
+    );
     assert!(Selector::name("(").is_err());
     assert_eq!(
         power(reader(0)),
@@ -182,6 +205,100 @@ fn names_of_readers() {
         "an empty reader"
     );
     plugged.pull(1);
+}
+
+/// A card that has this GUID.
+fn numbered(guid: u8) -> Box<dyn SecureElement> {
+    let nvm = Nvm::replay([factory::birth([guid; 16])]);
+    let card = factory::new_card(nvm, Arc::new(SoftwareKeyStore));
+    Box::new(Hosted::new(card, Memory::default()))
+}
+
+/// A card with GlobalPlatform's older security domain alone, which tells its key diversification data.
+struct Diversified([u8; 10]);
+
+impl SecureElement for Diversified {
+    fn power_on(&mut self) -> Result<Atr, ElementError> {
+        Ok(Atr::new(&hex::decode("3B8B0180F9A0000003080000100048").unwrap()).unwrap())
+    }
+
+    fn power_off(&mut self) {}
+
+    fn reset(&mut self, _warm: bool) -> Result<Atr, ElementError> {
+        self.power_on()
+    }
+
+    fn transmit(&mut self, apdu: &[u8]) -> Result<Response, ElementError> {
+        let answer = match apdu {
+            [0x00, 0xA4, 0x04, 0x00, 8, 0xA0, 0, 0, 0, 3, 0, 0, 0, ..] => vec![0x90, 0x00],
+            [0x00, 0xA4, ..] => vec![0x6A, 0x82],
+            // Key diversification data, keys and protocol, challenge, cryptogram: 28 bytes.
+            [0x80, 0x50, 0x00, 0x00, 8, ..] => vec![0x61, 28],
+            [0x00, 0xC0, 0x00, 0x00, 28] => {
+                [&self.0[..], &[0xFF, 0x02], &[7; 16], &[0x90, 0x00]].concat()
+            }
+            _ => vec![0x6D, 0x00],
+        };
+        Ok(Response::parse(&answer).unwrap())
+    }
+}
+
+/// A slot means a card, wherever it is plugged in.
+fn cards_by_their_number() {
+    let card = |text: &str| PcscElement::new(Selector::card(text.parse().unwrap()));
+    let absent = |text: &str| card(text).power_on() == Err(ElementError::Absent);
+    let (a, b) = ("0A".repeat(16), "0B".repeat(16));
+    let first = Plugged::new(0, numbered(0x0A));
+    let second = Plugged::new(1, numbered(0x0B));
+    let told = |reader: usize| {
+        let names = pcsc::readers().unwrap();
+        let told = pcsc::card_serials(&names[reader].name).unwrap();
+        told.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(told(0), [a.clone(), "0A0A0A0A".to_owned()]);
+    // Each asks the other's card too, and neither is told that another program has it.
+    for _ in 0..10 {
+        let threads = [&a, &b].map(|number| {
+            let mut element = card(number);
+            thread::spawn(move || element.power_on().map(drop))
+        });
+        for thread in threads {
+            // Whoever comes second may find the other's card in use, but not its own.
+            thread.join().unwrap().unwrap();
+        }
+    }
+    let status = b"\x00\x20\x00\x80";
+    let mut element = card(&a);
+    element.power_on().unwrap();
+    assert_ne!(
+        element.transmit(status).unwrap().sw.sw1(),
+        0x63,
+        "PIV is not selected"
+    );
+    assert!(
+        matches!(card(&a).power_on(), Err(ElementError::Transport(text)) if text.contains("1 are used"))
+    );
+    drop(element);
+    assert!(absent("0A0A0A0B") && absent(&"0C".repeat(16)) && absent(&"0A".repeat(10)));
+    // The cards change places.
+    let (one, other) = (first.pull(0), second.pull(1));
+    let (first, second) = (Plugged::new(0, other), Plugged::new(1, one));
+    for number in [a.as_str(), &b, "0A0A0A0A"] {
+        let mut element = card(number);
+        element.power_on().unwrap();
+        let select = b"\x00\xA4\x04\x00\x09\xA0\x00\x00\x03\x08\x00\x00\x10\x00";
+        assert_eq!(element.transmit(select).unwrap().sw, StatusWord::NORMAL);
+        let serial = element.transmit(b"\x00\xF8\x00\x00\x00").unwrap().data;
+        assert!(number.starts_with(&hex::encode(&serial)), "{number}");
+    }
+    second.pull(1);
+    assert!(absent(&a));
+    let second = Plugged::new(1, Box::new(Diversified([1, 2, 3, 4, 5, 6, 7, 8, 9, 10])));
+    assert_eq!(told(1), ["0102030405060708090A"]);
+    card("0102030405060708090A").power_on().unwrap();
+    assert!(absent("0102030405060708090B"));
+    first.pull(0);
+    second.pull(1);
 }
 
 fn one_owner() {
@@ -356,6 +473,67 @@ fn pcscd_restarts(pcscd: Pcscd) {
     assert_eq!(element.transmit(select).unwrap().sw, StatusWord::NORMAL);
     drop(element);
     plugged.pull(0);
+}
+
+/// Eighteen virtual readers: pcscd has places for as many as it was built for, the others' slots hear why. Every place
+/// works at the same time, and is watched.
+fn every_place_taken() {
+    const READERS: usize = 18;
+    let config = std::env::var("GOSE_TEST_MANY_READERS").unwrap();
+    let daemon = Command::new("pcscd").args(["-f", "-c", &config]).spawn();
+    let _daemon = Pcscd(daemon.unwrap());
+    let mut count = 0;
+    wait("as many readers as there are places", || {
+        let now = pcsc::readers().map_or(0, |readers| readers.len());
+        let settled = now == count && now >= 16;
+        count = now;
+        thread::sleep(Duration::from_millis(200));
+        settled
+    });
+    println!("{count} of {READERS} readers have places");
+    let cards: Vec<TcpStream> = (0..u8::try_from(count).unwrap())
+        .map(|number| {
+            let line = TcpStream::connect(("127.0.0.1", vpcd::PORT + u16::from(number))).unwrap();
+            let served = line.try_clone().unwrap();
+            thread::spawn(move || {
+                Reader::new(numbered(number).as_mut())
+                    .unwrap()
+                    .serve(served);
+            });
+            line
+        })
+        .collect();
+    let (tell, told) = mpsc::channel();
+    let watcher = Watcher::start(tell).unwrap();
+    let mut inserted = 0;
+    while inserted < count {
+        let event = told.recv_timeout(PATIENCE).expect("an event for each card");
+        inserted += usize::from(matches!(event, Event::CardInserted(..)));
+    }
+    let mut elements: Vec<PcscElement> = pcsc::readers()
+        .unwrap()
+        .iter()
+        .map(|reader| PcscElement::new(Selector::exactly(&reader.name).unwrap()))
+        .collect();
+    for element in &mut elements {
+        element.power_on().unwrap();
+    }
+    drop(elements);
+    let last = format!("{:02X}", count - 1).repeat(16);
+    let mut last = PcscElement::new(Selector::card(last.parse().unwrap()));
+    last.power_on().unwrap();
+    let missing = PcscElement::new(Selector::name("^Last 0. 01$").unwrap()).power_on();
+    match (count, missing) {
+        (READERS, missing) => drop(missing.unwrap()),
+        (_, Err(ElementError::Transport(text))) => {
+            assert!(
+                text.contains(&format!("all its {count} places are taken")),
+                "{text}"
+            );
+        }
+        (_, other) => panic!("{other:?}"),
+    }
+    drop((last, watcher, cards));
 }
 
 impl Plugged {

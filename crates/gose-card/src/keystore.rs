@@ -5,6 +5,7 @@ mod software;
 use std::{fmt, sync::Arc};
 
 pub use gose_element::{Algorithm, Scheme, SecretAlgorithm};
+pub(crate) use software::Numbers;
 pub use software::SoftwareKeyStore;
 use zeroize::Zeroizing;
 

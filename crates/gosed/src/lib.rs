@@ -16,6 +16,8 @@ pub mod metrics;
 pub mod node;
 pub mod profiles;
 pub mod radius;
+#[cfg(feature = "pcsc")]
+pub mod readers;
 pub mod roles;
 pub mod store;
 

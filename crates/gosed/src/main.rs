@@ -43,6 +43,14 @@ enum Command {
         /// Every price of this one, and what stands where nobody measured.
         name: Option<String>,
     },
+    /// Tells the readers of pcscd, and by which `atr` and `card` a slot can mean the card that is in one. Cards that other
+    /// programs use are not asked.
+    #[cfg(feature = "pcsc")]
+    Readers {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Plays the paper's experiment: a grid node, a hypervisor node, an authentication server and two guests as
     /// processes of their own.
     Demo(Demo),
@@ -150,6 +158,8 @@ fn main() -> ExitCode {
         Command::Demo(demo) => return demo.run(),
         Command::DemoGuest(guest) => return guest.run(),
         Command::Profiles { name } => return gosed::profiles::print(name.as_deref()),
+        #[cfg(feature = "pcsc")]
+        Command::Readers { json } => return gosed::readers::print(json),
         Command::Run(configuration) => run(&configuration.path()),
         Command::Check(configuration) => check(&configuration.path()),
         Command::Seal(configuration) => seal(&configuration.path()),

@@ -1,12 +1,20 @@
 //! A card in a reader as an element.
 
+use std::{
+    ffi::CString,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
 use gose_element::{Atr, ElementError, SecureElement};
 use gose_proto::apdu::Response;
 
 use super::{
-    blame, establish,
+    blame,
+    claim::{self, Claim},
+    establish,
     library::{Context, Disposition, Failure, Link, MAX_APDU, Protocol},
     reader::Selector,
+    serial::CardSerial,
 };
 
 /// The card in a reader, for this process alone while it is powered. Calls have no time limit, since pcscd's
@@ -46,8 +54,58 @@ impl PcscElement {
             Some(context) => context.clone(),
             None => self.context.insert(establish()?).clone(),
         };
-        let reader = self.selector.find(&context)?;
-        context.connect(&reader).map_err(blame)
+        let readers = self.selector.find(&context)?;
+        if let Selector::Card(serial, last) = &self.selector {
+            let (serial, last) = (*serial, last.clone());
+            return self.seek(&context, readers, serial, &last);
+        }
+        let first = readers.first().ok_or(ElementError::Absent)?;
+        claim::connect(&context, first).map_err(blame)
+    }
+
+    /// The card that says that this is its number. Cards that others use are left alone.
+    fn seek(
+        &mut self,
+        context: &Context,
+        mut readers: Vec<CString>,
+        serial: CardSerial,
+        last: &Mutex<Option<CString>>,
+    ) -> Result<Link, ElementError> {
+        let before = lock(last).clone();
+        readers.sort_by_key(|reader| before.as_ref() != Some(reader));
+        let mut used = 0;
+        for reader in readers {
+            let Some(_claim) = Claim::on(&reader) else {
+                used += 1;
+                continue;
+            };
+            match context.connect(&reader) {
+                Ok(link) => self.link = Some(link),
+                Err(Failure::SHARING_VIOLATION) => {
+                    used += 1;
+                    continue;
+                }
+                Err(failure @ (Failure::NO_SERVICE | Failure::SERVICE_STOPPED)) => {
+                    return Err(blame(failure));
+                }
+                // A mute card, or one that left meanwhile.
+                Err(_) => continue,
+            }
+            let is_it = serial.is_of(self).unwrap_or(false);
+            let Some(mut link) = self.link.take().filter(|_| is_it) else {
+                continue;
+            };
+            // What was selected to ask is selected no more.
+            link.reconnect(Disposition::Unpower).map_err(blame)?;
+            *lock(last) = Some(reader);
+            return Ok(link);
+        }
+        match used {
+            0 => Err(ElementError::Absent),
+            _ => Err(ElementError::Transport(format!(
+                "card {serial} is in no reader that is free; {used} are used by other programs or slots"
+            ))),
+        }
     }
 
     /// Drops what a failure made useless, and says whom to blame.
@@ -85,6 +143,10 @@ impl PcscElement {
             Err(failure) => Err(self.lost(failure)),
         }
     }
+}
+
+fn lock(last: &Mutex<Option<CString>>) -> MutexGuard<'_, Option<CString>> {
+    last.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn read_atr(link: &Link) -> Result<Atr, ElementError> {

@@ -29,6 +29,7 @@ pub(super) struct Failure(pub(super) u32);
 impl Failure {
     pub(super) const CANCELLED: Self = Self(0x8010_0002);
     pub(super) const INVALID_HANDLE: Self = Self(0x8010_0003);
+    pub(super) const INVALID_PARAMETER: Self = Self(0x8010_0004);
     pub(super) const UNKNOWN_READER: Self = Self(0x8010_0009);
     pub(super) const TIMEOUT: Self = Self(0x8010_000A);
     pub(super) const SHARING_VIOLATION: Self = Self(0x8010_000B);

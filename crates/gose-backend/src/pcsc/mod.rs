@@ -1,17 +1,20 @@
 //! Cards in the readers of pcscd (PC/SC part 5).
 
+mod claim;
 mod element;
 mod library;
 mod reader;
+mod serial;
 mod t0;
 mod watch;
 
-use gose_element::{Atr, ElementError};
+use gose_element::{Atr, ElementError, SecureElement};
 
 use self::library::{Context, Failure};
 pub use self::{
     element::PcscElement,
     reader::{Selector, SelectorError},
+    serial::{CardSerial, CardSerialError},
     watch::{Event, Watcher},
 };
 
@@ -39,6 +42,18 @@ pub fn readers() -> Result<Vec<Reader>, ElementError> {
             atr: Atr::new(&state.atr),
         })
         .collect())
+}
+
+/// The numbers that the card in the reader of this name tells; it is exclusively used meanwhile and reset.
+///
+/// # Errors
+/// [`ElementError`] where there is none, or another program has it.
+pub fn card_serials(reader: &str) -> Result<Vec<CardSerial>, ElementError> {
+    let selector = Selector::exactly(reader);
+    let selector = selector.map_err(|error| ElementError::Transport(error.to_string()))?;
+    let mut card = PcscElement::new(selector);
+    card.power_on()?;
+    CardSerial::told_by(&mut card)
 }
 
 fn establish() -> Result<Context, ElementError> {

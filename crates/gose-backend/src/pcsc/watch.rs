@@ -134,6 +134,16 @@ impl Watch {
             states.push(news);
             match context.status_change(&mut states, ROUND) {
                 Ok(()) => states.truncate(before.len()),
+                // Every place is taken, and pcscd takes no more states than it has places: there are no news to tell.
+                Err(Failure::INVALID_PARAMETER) => {
+                    states.truncate(before.len());
+                    match context.status_change(&mut states, ROUND) {
+                        Ok(()) => {}
+                        Err(Failure::TIMEOUT | Failure::CANCELLED) => continue,
+                        Err(Failure::UNKNOWN_READER | Failure::READER_UNAVAILABLE) => continue,
+                        Err(_) => return,
+                    }
+                }
                 Err(Failure::TIMEOUT | Failure::CANCELLED) => continue,
                 // A reader went away between the list and the wait.
                 Err(Failure::UNKNOWN_READER | Failure::READER_UNAVAILABLE) => continue,

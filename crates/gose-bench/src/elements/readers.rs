@@ -89,8 +89,7 @@ fn backend(names: &[String]) -> Outcome<f64> {
         .map(|name| {
             let (begin, name) = (begin.clone(), name.clone());
             thread::spawn(move || -> Result<f64, String> {
-                let pattern = format!("^{}$", escaped(&name));
-                let selector = Selector::name(&pattern).map_err(|error| error.to_string())?;
+                let selector = Selector::exactly(&name).map_err(|error| error.to_string())?;
                 let mut element = PcscElement::new(selector);
                 let failed = |error: gose_element::ElementError| error.to_string();
                 element.power_on().map_err(failed)?;
@@ -118,14 +117,6 @@ fn backend(names: &[String]) -> Outcome<f64> {
         sum += thread.join().map_err(|_| "a thread broke")??;
     }
     Ok(sum)
-}
-
-/// A name as a regular expression that means it alone.
-fn escaped(name: &str) -> String {
-    let special = |c: char| r"\.+*?()|[]{}^$".contains(c);
-    name.chars()
-        .flat_map(|c| special(c).then_some('\\').into_iter().chain([c]))
-        .collect()
 }
 
 fn raw_peer(program: &Path, names: &[String]) -> Outcome<f64> {

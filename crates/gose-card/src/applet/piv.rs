@@ -2,6 +2,7 @@
 
 mod attestation;
 pub(super) mod command;
+mod import;
 pub(super) mod key;
 pub(super) mod management;
 mod metadata;
@@ -90,6 +91,16 @@ impl PivApplet {
             }
             PivCommand::Attest(slot) => attestation::attest(slot, &self.random, env),
             PivCommand::GetMetadata(reference) => metadata::get(reference, env),
+            PivCommand::GetSerial => metadata::serial(env),
+            PivCommand::GetVersion => Ok(Response::ok(metadata::VERSION.to_vec()).into()),
+            PivCommand::Import {
+                slot,
+                algorithm,
+                numbers,
+            } => {
+                self.state.management.allows(env.nvm)?;
+                import::import(slot, algorithm, &numbers, env)
+            }
             PivCommand::SetManagementKey(key) => self.state.management.set_key(&key, env),
         }
     }

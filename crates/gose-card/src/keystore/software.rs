@@ -21,6 +21,28 @@ use super::{
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SoftwareKeyStore;
 
+/// A private key from outside, as the numbers that it is made of.
+pub(crate) enum Numbers<'a> {
+    /// The primes of an RSA key whose exponent is 65,537.
+    Primes(&'a [u8], &'a [u8]),
+    /// The number of a key on a curve, as long as the curve's order.
+    Scalar(&'a [u8]),
+}
+
+impl Numbers<'_> {
+    /// The PKCS#8 that [`KeyStore::import`] takes.
+    ///
+    /// # Errors
+    /// [`KeyError::Input`] for numbers that are no key of this algorithm.
+    pub(crate) fn pkcs8(&self, algorithm: Algorithm) -> Result<Zeroizing<Vec<u8>>, KeyError> {
+        match (self, algorithm.is_rsa()) {
+            (Self::Primes(p, q), true) => rsa::from_primes(algorithm, p, q),
+            (Self::Scalar(scalar), false) => ec::from_scalar(algorithm, scalar),
+            _ => Err(KeyError::Input),
+        }
+    }
+}
+
 impl KeyStore for SoftwareKeyStore {
     fn generate(&self, algorithm: Algorithm) -> Result<Stored, KeyError> {
         let blob = match algorithm {

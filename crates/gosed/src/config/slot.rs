@@ -73,6 +73,8 @@ pub enum Reader {
     Serial(String),
     /// By a regular expression that occurs in the ATR of the card in it, in upper case hexadecimal.
     Atr(String),
+    /// By the number of the card in it, in hexadecimal: the slot's SEID too where it has none.
+    Card(String),
 }
 
 impl Slot {
@@ -114,6 +116,8 @@ struct Written {
     #[serde(skip_serializing_if = "Option::is_none")]
     atr: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    card: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     node: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     remote_seid: Option<Text<Seid>>,
@@ -131,12 +135,15 @@ enum Kind {
     Remote,
 }
 
-/// Slots in the order of the file; one without SEID is called by its number.
+/// Slots in the order of the file; one without SEID is called by its card's number, or by its own.
 pub(super) fn numbered<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Slot>, D::Error> {
     let slots = (0..).zip(Vec::<Written>::deserialize(from)?);
     let named = slots.map(|(number, written)| {
-        let given = written.seid.clone();
-        let seid = given.unwrap_or_else(|| Text(SlotId(number).default_seid()));
+        let seid = match (&written.seid, &written.card) {
+            (Some(given), _) => given.clone(),
+            (None, Some(card)) => Text(card.to_uppercase().parse().map_err(D::Error::custom)?),
+            (None, None) => Text(SlotId(number).default_seid()),
+        };
         let slot = Slot::new(seid.clone(), written);
         slot.map_err(|error| D::Error::custom(format!("slot \"{}\": {error}", *seid)))
     });
@@ -156,13 +163,19 @@ impl Slot {
                 faults: faults(written.faults, written.timing.is_some())?,
             }),
             Kind::Pcsc => SlotKind::Pcsc {
-                reader: match (written.reader, written.reader_serial, written.atr) {
-                    (Some(name), None, None) => Reader::Name(name),
-                    (None, Some(serial), None) => Reader::Serial(serial),
-                    (None, None, Some(atr)) => Reader::Atr(atr),
+                reader: match (
+                    written.reader,
+                    written.reader_serial,
+                    written.atr,
+                    written.card,
+                ) {
+                    (Some(name), None, None, None) => Reader::Name(name),
+                    (None, Some(serial), None, None) => Reader::Serial(serial),
+                    (None, None, Some(atr), None) => Reader::Atr(atr),
+                    (None, None, None, Some(card)) => Reader::Card(card),
                     _ => {
                         return Err(
-                            "kind = \"pcsc\" needs one of reader, reader-serial, atr".into()
+                            "kind = \"pcsc\" needs one of reader, reader-serial, atr, card".into(),
                         );
                     }
                 },
@@ -190,7 +203,7 @@ impl Written {
                 &["image", "timing", "keys", "adopt", "quota-bytes", "faults"],
                 "software",
             ),
-            Kind::Pcsc => (&["reader", "reader-serial", "atr"], "pcsc"),
+            Kind::Pcsc => (&["reader", "reader-serial", "atr", "card"], "pcsc"),
             Kind::Remote => (&["node", "remote-seid"], "remote"),
         };
         let present = [
@@ -203,6 +216,7 @@ impl Written {
             ("reader", self.reader.is_some()),
             ("reader-serial", self.reader_serial.is_some()),
             ("atr", self.atr.is_some()),
+            ("card", self.card.is_some()),
             ("node", self.node.is_some()),
             ("remote-seid", self.remote_seid.is_some()),
         ];
@@ -274,6 +288,7 @@ impl From<Slot> for Written {
             reader: None,
             reader_serial: None,
             atr: None,
+            card: None,
             node: None,
             remote_seid: None,
             default: slot.default,
@@ -304,6 +319,7 @@ impl From<Slot> for Written {
                     Reader::Name(name) => written.reader = Some(name),
                     Reader::Serial(serial) => written.reader_serial = Some(serial),
                     Reader::Atr(atr) => written.atr = Some(atr),
+                    Reader::Card(card) => written.card = Some(card),
                 }
             }
             SlotKind::Remote { node, seid } => {

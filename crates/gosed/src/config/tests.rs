@@ -276,7 +276,13 @@ fn contradictions() {
         "reader = \"^Virtual PCD 00 00\"",
         "",
         None,
-        "needs one of reader, reader-serial, atr",
+        "needs one of reader, reader-serial, atr, card",
+    );
+    check(
+        "reader = \"^Virtual PCD 00 00\"",
+        "reader = \"x\"\ncard = \"0011\"",
+        None,
+        "needs one of reader, reader-serial, atr, card",
     );
     check("pin-file = ", "pin = ", None, "unknown field `pin`");
     check("seid = \"SE2\"", "seid = \"SE1\"", None, "stands twice");
@@ -343,6 +349,27 @@ fn a_slot_without_a_name_is_called_by_its_number() {
     assert_eq!(names, ["SE1", "slot#1"]);
     let twice = format!("{text}[[slot]]\nseid = \"slot#1\"\nkind = \"software\"\n");
     assert!(Config::parse(&twice).is_err());
+}
+
+#[test]
+fn a_slot_may_be_called_by_its_cards_number() {
+    let names = |slot: &str| {
+        let text = format!("version = 1\n[admin]\n[[slot]]\nkind = \"pcsc\"\n{slot}\n");
+        Config::parse(&text).map(|config| config.slots[0].seid.to_string())
+    };
+    let number = "00112233445566778899aabbccddeeff";
+    let card = format!("card = \"{number}\"");
+    assert_eq!(names(&card).unwrap(), number.to_uppercase());
+    assert_eq!(
+        names(&format!("seid = \"alice\"\n{card}")).unwrap(),
+        "alice"
+    );
+    let read = Config::parse(&format!(
+        "version = 1\n[admin]\n[[slot]]\nkind = \"pcsc\"\n{card}\n"
+    ));
+    let again = Config::parse(&read.unwrap().effective()).unwrap();
+    assert_eq!(again.slots[0].seid.as_str(), number.to_uppercase());
+    assert!(names("card = \"not a name of an element\"").is_err());
 }
 
 #[test]

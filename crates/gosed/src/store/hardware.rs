@@ -25,12 +25,16 @@ pub(super) type Reach = Arc<dyn Fn() -> Box<dyn SecureElement> + Send + Sync>;
 #[cfg(feature = "pcsc")]
 pub(super) fn reader(reader: &Reader) -> Result<Reach, String> {
     use gose_backend::pcsc::{PcscElement, Selector};
+    let text = |error: &dyn std::fmt::Display| error.to_string();
     let selector = match reader {
-        Reader::Name(pattern) => Selector::name(pattern),
+        Reader::Name(pattern) => Selector::name(pattern).map_err(|error| text(&error)),
         Reader::Serial(serial) => Ok(Selector::Serial(serial.clone())),
-        Reader::Atr(pattern) => Selector::atr(pattern),
-    };
-    let selector = selector.map_err(|error| error.to_string())?;
+        Reader::Atr(pattern) => Selector::atr(pattern).map_err(|error| text(&error)),
+        Reader::Card(serial) => {
+            let serial = serial.parse().map_err(|error| text(&error))?;
+            Ok(Selector::card(serial))
+        }
+    }?;
     Ok(Arc::new(move || {
         Box::new(PcscElement::new(selector.clone()))
     }))

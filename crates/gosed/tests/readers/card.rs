@@ -39,7 +39,7 @@ impl Card {
         let state = Arc::new((Mutex::new(Behaviour::Good), Condvar::new()));
         let shared = state.clone();
         std::thread::spawn(move || {
-            let nvm = Nvm::replay([factory::birth([3; 16])]);
+            let nvm = Nvm::replay([factory::birth([u8::try_from(number).unwrap(); 16])]);
             let card = factory::new_card(nvm, Arc::new(SoftwareKeyStore));
             let mut element = Hosted::new(card, Memory::default());
             loop {

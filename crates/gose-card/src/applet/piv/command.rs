@@ -2,7 +2,7 @@
 
 use gose_element::{
     Algorithm,
-    drive::piv::{ATTESTATION_KEY, Slot},
+    drive::piv::{ATTESTATION_KEY, PinPolicy, Slot},
 };
 use gose_proto::apdu::{
     Command, StatusWord,
@@ -11,6 +11,7 @@ use gose_proto::apdu::{
 use zeroize::Zeroizing;
 
 use super::management::{self, Step};
+use crate::keystore::Numbers;
 
 /// Eight bytes of a PIN or PUK.
 pub(in crate::applet) type Digits = Zeroizing<[u8; 8]>;
@@ -48,6 +49,13 @@ pub(super) enum PivCommand<'a> {
     GenerateAttestationKey(Algorithm),
     Attest(Slot),
     GetMetadata(Reference),
+    GetSerial,
+    GetVersion,
+    Import {
+        slot: Slot,
+        algorithm: Algorithm,
+        numbers: Numbers<'a>,
+    },
     SetManagementKey(Zeroizing<Vec<u8>>),
 }
 
@@ -100,17 +108,24 @@ impl<'a> TryFrom<&'a Command> for PivCommand<'a> {
             (0x47, 0x00, ATTESTATION_KEY) => {
                 new_key(&command.data).map(Self::GenerateAttestationKey)
             }
-            (0x47, 0x00, slot) => Ok(Self::Generate {
-                slot: of_slot(slot)?,
-                algorithm: new_key(&command.data)?,
-            }),
+            (0x47, 0x00, slot) => {
+                let slot = of_slot(slot)?;
+                policies(slot, template(&command.data)?)?;
+                Ok(Self::Generate {
+                    slot,
+                    algorithm: new_key(&command.data)?,
+                })
+            }
             (0xF7, 0x00, 0x80) => Ok(Self::GetMetadata(Reference::Pin(Which::Pin))),
             (0xF7, 0x00, 0x81) => Ok(Self::GetMetadata(Reference::Pin(Which::Puk))),
             (0xF7, 0x00, 0x9B) => Ok(Self::GetMetadata(Reference::Management)),
             (0xF7, 0x00, slot) => Ok(Self::GetMetadata(Reference::Slot(of_slot(slot)?))),
+            (0xF8, 0x00, 0x00) => Ok(Self::GetSerial),
             (0xF9, slot, 0x00) => Ok(Self::Attest(of_slot(slot)?)),
+            (0xFD, 0x00, 0x00) => Ok(Self::GetVersion),
+            (0xFE, algorithm, slot) => import(algorithm, slot, &command.data),
             (0xFF, 0xFF, 0xFF) => management_key(&command.data),
-            (0xCB | 0x24 | 0x2C | 0xDB | 0x47 | 0xF7 | 0xF9 | 0xFF, _, _) => {
+            (0xCB | 0x24 | 0x2C | 0xDB | 0x47 | 0xF7..=0xF9 | 0xFD | 0xFF, _, _) => {
                 Err(StatusWord::INCORRECT_P1_P2)
             }
             _ => Err(StatusWord::INS_NOT_SUPPORTED),
@@ -224,14 +239,51 @@ pub(in crate::applet) fn step(data: &[u8]) -> Result<Step<'_>, StatusWord> {
 
 /// The algorithm of a key to be made.
 fn new_key(data: &[u8]) -> Result<Algorithm, StatusWord> {
-    let algorithm = match *objects(data)? {
-        [Tlv { tag: 0xAC, value }] => tlv::find(value, 0x80),
-        _ => None,
-    };
-    let Some(&[algorithm]) = algorithm else {
+    let Some(&[algorithm]) = tlv::find(template(data)?, 0x80) else {
         return Err(StatusWord::INCORRECT_DATA);
     };
     Algorithm::from_id(algorithm).ok_or(StatusWord::INCORRECT_DATA)
+}
+
+/// The content of a template of GENERATE.
+fn template(data: &[u8]) -> Result<&[u8], StatusWord> {
+    match *objects(data)? {
+        [Tlv { tag: 0xAC, value }] => Ok(value),
+        _ => Err(StatusWord::INCORRECT_DATA),
+    }
+}
+
+/// AA and AB: the PIN policy and the touch policy that a YubiKey's program asks for. A slot has its own PIN policy, and
+/// nothing is ever touched: another wish is refused rather than passed over.
+fn policies(slot: Slot, objects: &[u8]) -> Result<(), StatusWord> {
+    let pin = PinPolicy::of(slot).id();
+    match (tlv::find(objects, 0xAA), tlv::find(objects, 0xAB)) {
+        (Some(wish), _) if *wish != [0] && *wish != [pin] => {
+            Err(StatusWord::FUNCTION_NOT_SUPPORTED)
+        }
+        (_, Some(wish)) if *wish != [0] && *wish != [1] => Err(StatusWord::FUNCTION_NOT_SUPPORTED),
+        _ => Ok(()),
+    }
+}
+
+/// IMPORT ASYMMETRIC KEY: 01 and 02 the primes of an RSA key, what follows from them is passed over; 06 the number of a
+/// key on a curve.
+fn import(algorithm: u8, slot: u8, data: &[u8]) -> Result<PivCommand<'_>, StatusWord> {
+    let slot = of_slot(slot)?;
+    let algorithm = Algorithm::from_id(algorithm).ok_or(StatusWord::INCORRECT_P1_P2)?;
+    objects(data)?;
+    policies(slot, data)?;
+    let find = |tag| tlv::find(data, tag);
+    let numbers = match (find(0x01), find(0x02), find(0x06)) {
+        (Some(p), Some(q), None) => Numbers::Primes(p, q),
+        (None, None, Some(scalar)) => Numbers::Scalar(scalar),
+        _ => return Err(StatusWord::INCORRECT_DATA),
+    };
+    Ok(PivCommand::Import {
+        slot,
+        algorithm,
+        numbers,
+    })
 }
 
 /// Algorithm (08, 0A, 0C), key reference 9B, length, key.

@@ -1,4 +1,4 @@
-//! What a key or a PIN is, in the form of the YubiKey's GET METADATA (vendor command F7).
+//! What a card, a key or a PIN is, in the form of the YubiKey's vendor commands F7, F8 and FD.
 
 use gose_element::drive::piv::{PinPolicy, Slot};
 use gose_proto::apdu::{Response, StatusWord, tlv};
@@ -9,7 +9,11 @@ use super::{
     key::{status, template},
     management,
 };
-use crate::card::Env;
+use crate::{card::Env, factory};
+
+/// The answer to GET VERSION (FD): that of a YubiKey whose PIV application has GET METADATA, attestation and management
+/// keys for AES, so that its programs use them.
+pub(super) const VERSION: [u8; 3] = [5, 4, 3];
 
 /// Touch is never asked for.
 const NO_TOUCH: u8 = 1;
@@ -22,6 +26,12 @@ pub(super) fn get(reference: Reference, env: &mut Env<'_>) -> Result<Next, Statu
         Reference::Management => of_management(env)?,
     };
     Ok(Response::ok(metadata).into())
+}
+
+/// GET SERIAL (F8): the first bytes of the card's GUID.
+pub(super) fn serial(env: &Env<'_>) -> Result<Next, StatusWord> {
+    let [a, b, c, d, ..] = factory::guid(env.nvm).ok_or(StatusWord::REFERENCED_DATA_NOT_FOUND)?;
+    Ok(Response::ok(vec![a, b, c, d]).into())
 }
 
 /// 01 algorithm, 02 PIN and touch policy, 03 origin (1 generated, 2 from outside), 04 public key.
@@ -43,11 +53,14 @@ fn of_key(slot: Slot, env: &mut Env<'_>) -> Result<Vec<u8>, StatusWord> {
     Ok(out)
 }
 
-/// 06 tries in all and tries left. Whether the value is the published one (05) is not told: it would save a try.
+/// 05 whether it is the published one, 06 tries in all and tries left. 05 says whether the card is still as it was born,
+/// and looks at no value: that would be a try for nothing.
 fn of_pin(reference: crate::pin::Reference, env: &Env<'_>) -> Result<Vec<u8>, StatusWord> {
     match (reference.limit(env.nvm), reference.tries(env.nvm)) {
         (Some(limit), Some(tries)) => {
             let mut out = tlv::object(0x01, &[0xFF]);
+            let as_born = env.nvm.get(management::NAME).is_none();
+            tlv::write(&mut out, 0x05, &[u8::from(as_born)]);
             tlv::write(&mut out, 0x06, &[limit, tries]);
             Ok(out)
         }
@@ -55,7 +68,7 @@ fn of_pin(reference: crate::pin::Reference, env: &Env<'_>) -> Result<Vec<u8>, St
     }
 }
 
-/// 01 algorithm, 02 policies.
+/// 01 algorithm, 02 policies, 05 not a published one: there is none.
 fn of_management(env: &Env<'_>) -> Result<Vec<u8>, StatusWord> {
     let key = env
         .nvm
@@ -64,5 +77,6 @@ fn of_management(env: &Env<'_>) -> Result<Vec<u8>, StatusWord> {
         .ok_or(StatusWord::REFERENCED_DATA_NOT_FOUND)?;
     let mut out = tlv::object(0x01, &[key]);
     tlv::write(&mut out, 0x02, &[0x00, NO_TOUCH]);
+    tlv::write(&mut out, 0x05, &[0]);
     Ok(out)
 }

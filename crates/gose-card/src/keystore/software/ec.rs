@@ -108,6 +108,21 @@ pub(super) fn generate(algorithm: Algorithm) -> Result<Zeroizing<Vec<u8>>, KeyEr
     Ok(Zeroizing::new(pkcs8.as_ref().to_vec()))
 }
 
+/// PKCS#8 of the key with this number, big-endian.
+pub(super) fn from_scalar(
+    algorithm: Algorithm,
+    scalar: &[u8],
+) -> Result<Zeroizing<Vec<u8>>, KeyError> {
+    let private = agreement::PrivateKey::from_private_key(curve(algorithm), scalar)
+        .map_err(|_| KeyError::Input)?;
+    let public = private.compute_public_key().map_err(|_| KeyError::Input)?;
+    let pair =
+        EcdsaKeyPair::from_private_key_and_public_key(signing(algorithm), scalar, public.as_ref())
+            .map_err(|_| KeyError::Input)?;
+    let pkcs8 = pair.to_pkcs8v1().map_err(failed)?;
+    Ok(Zeroizing::new(pkcs8.as_ref().to_vec()))
+}
+
 pub(super) fn signing(algorithm: Algorithm) -> &'static EcdsaSigningAlgorithm {
     match algorithm {
         Algorithm::P384 => &ECDSA_P384_SHA384_ASN1_SIGNING,

@@ -6,7 +6,7 @@ use std::{fmt, sync::OnceLock};
 use ::rsa::{
     BigUint, RsaPrivateKey,
     hazmat::rsa_decrypt_and_check,
-    pkcs8::DecodePrivateKey,
+    pkcs8::{DecodePrivateKey, EncodePrivateKey},
     rand_core::{CryptoRng, Error, RngCore},
     traits::PublicKeyParts,
 };
@@ -123,6 +123,37 @@ impl PrivateKey for RsaKey {
     fn agree(&self, _point: &[u8]) -> Result<Zeroizing<Vec<u8>>, KeyError> {
         Err(KeyError::Unsupported)
     }
+}
+
+/// PKCS#8 of the key with these primes and the exponent 65,537.
+pub(super) fn from_primes(
+    algorithm: Algorithm,
+    p: &[u8],
+    q: &[u8],
+) -> Result<Zeroizing<Vec<u8>>, KeyError> {
+    // What is even is no prime here.
+    let odd = |prime: &[u8]| prime.last().is_some_and(|byte| byte & 1 == 1);
+    if !odd(p) || !odd(q) {
+        return Err(KeyError::Input);
+    }
+    let [p, q] = [p, q].map(BigUint::from_bytes_be);
+    // Each half as long as the modulus: the library computes with p - 1 before it looks at p.
+    let half = |prime: &BigUint| {
+        Algorithm::rsa(prime.bits() / 4) == Some(algorithm) && prime.bits().is_multiple_of(512)
+    };
+    if !half(&p) || !half(&q) {
+        return Err(KeyError::Input);
+    }
+    let key =
+        RsaPrivateKey::from_p_q(p, q, BigUint::from(65_537_u32)).map_err(|_| KeyError::Input)?;
+    if Algorithm::rsa(key.size()) != Some(algorithm) {
+        return Err(KeyError::Input);
+    }
+    let pkcs8 = key.to_pkcs8_der().map_err(|_| KeyError::Input)?.to_bytes();
+    // AWS-LC checks what it has signed: where a number is no prime, that fails.
+    let signature = RsaKey::open(&pkcs8)?.sign(Scheme::RsaPkcs1Sha256, b"a pair");
+    signature.map_err(|_| KeyError::Input)?;
+    Ok(pkcs8)
 }
 
 pub(super) fn generate(algorithm: Algorithm) -> Result<Zeroizing<Vec<u8>>, KeyError> {

@@ -8,6 +8,8 @@ use aws_lc_rs::{
 };
 use gose_proto::hex;
 
+use aws_lc_rs::encoding::AsBigEndian;
+
 use super::*;
 use crate::keystore::Scheme;
 
@@ -194,4 +196,37 @@ fn pkcs1_block(info: &str, hash: &'static digest::Algorithm) -> Vec<u8> {
     block.extend_from_slice(&info);
     block.extend_from_slice(digest::digest(hash, b"message").as_ref());
     block
+}
+
+#[test]
+fn keys_from_their_numbers() {
+    use ::rsa::{RsaPrivateKey, pkcs8::DecodePrivateKey, traits::PrivateKeyParts};
+    let check = |algorithm, numbers: Numbers<'_>, info: Option<&[u8]>| {
+        let key = numbers
+            .pkcs8(algorithm)
+            .and_then(|pkcs8| SoftwareKeyStore.import(&pkcs8));
+        let came = key.ok().map(|stored| stored.key.public_key_info().to_vec());
+        assert_eq!(came.as_deref(), info, "{algorithm:?}");
+    };
+    let made = generated(Algorithm::Rsa2048);
+    let numbers = RsaPrivateKey::from_pkcs8_der(&made.blob).unwrap();
+    let [p, q] = [0, 1].map(|at| numbers.primes()[at].to_bytes_be());
+    let info = made.key.public_key_info();
+    check(Algorithm::Rsa2048, Numbers::Primes(&p, &q), Some(info));
+    check(Algorithm::Rsa3072, Numbers::Primes(&p, &q), None);
+    check(Algorithm::Rsa2048, Numbers::Primes(&p, &p), None);
+    check(Algorithm::Rsa2048, Numbers::Primes(&p, &[]), None);
+    check(Algorithm::P256, Numbers::Primes(&p, &q), None);
+    let mut other = q;
+    *other.last_mut().unwrap() ^= 2;
+    check(Algorithm::Rsa2048, Numbers::Primes(&p, &other), None);
+    for algorithm in [Algorithm::P256, Algorithm::P384] {
+        let made = generated(algorithm);
+        let pair = EcdsaKeyPair::from_pkcs8(ec::signing(algorithm), &made.blob).unwrap();
+        let scalar = pair.private_key().as_be_bytes().unwrap();
+        let info = made.key.public_key_info();
+        check(algorithm, Numbers::Scalar(scalar.as_ref()), Some(info));
+        check(algorithm, Numbers::Scalar(&scalar.as_ref()[1..]), None);
+    }
+    check(Algorithm::Rsa2048, Numbers::Scalar(&[1; 32]), None);
 }

@@ -13,12 +13,11 @@ use super::{
 use crate::Algorithm;
 
 /// Arcs of the extension's object identifier. It stands under 2.25 (UUIDs, ITU-T X.667) and is **not registered**;
-/// its last arc is a random number that fits 64 bits.
-pub const KEY_ATTESTATION_ARCS: [u64; 3] = [2, 25, 6_862_529_386_513_976_161];
+/// its last arc is a random number of 28 bits: readers of certificates, Python's among them, take none that is longer.
+pub const KEY_ATTESTATION_ARCS: [u64; 3] = [2, 25, 186_416_717];
 
 /// Content octets of [`KEY_ATTESTATION_ARCS`].
-pub const KEY_ATTESTATION_OID: [u8; 10] =
-    [0x69, 0xDF, 0x9E, 0xA6, 0xC3, 0xE2, 0xBE, 0xE1, 0x96, 0x61];
+pub const KEY_ATTESTATION_OID: [u8; 5] = [0x69, 0xD8, 0xF1, 0xFC, 0x4D];
 
 /// The tag of the container of the attestation key's certificate, as on YubiKeys.
 pub const ATTESTATION_CERTIFICATE: u32 = 0x5F_FF01;
