@@ -68,13 +68,24 @@ default = "allow"
 seid = "SE-B"
 kind = "software"
 default = "allow"
+[[slot]]
+seid = "SE-P"
+kind = "software"
+default = "allow"
+[[slot]]
+seid = "SE-Q"
+kind = "software"
+default = "allow"
 [[user]]
 id = "spiffe://test.site/hv/hv-1"
-seid = ["SE-A", "SE-B"]
+seid = ["SE-A", "SE-B", "SE-P", "SE-Q"]
 role = "admin"
 END
 node grid "$work/grid.toml"
 for seid in SE-A SE-B; do init grid "$seid"; identity grid "$seid" eap-client guest peer; done
+# Two more for a pool: what opens them is the hypervisor's.
+mkdir -p "$work/hv/pool"
+for seid in SE-P SE-Q; do init grid "$seid"; cp "$work/$seid.secrets" "$work/hv/pool/"; done
 
 # The authentication server.
 printf '[[slot]]\nseid = "AS1"\nkind = "software"\n' >"$work/auth.toml"
@@ -120,6 +131,16 @@ seid = "SE-B"
 kind = "remote"
 node = "localhost:7777"
 default = "allow"
+[[slot]]
+seid = "SE-P"
+kind = "remote"
+node = "localhost:7777"
+default = "allow"
+[[slot]]
+seid = "SE-Q"
+kind = "remote"
+node = "localhost:7777"
+default = "allow"
 [hypervisor]
 driver = "namespace"
 join-folder = "join"
@@ -132,7 +153,23 @@ authentication-server = { node = "localhost:7787", name = "localhost" }
 [[hypervisor.image]]
 name = "idle"
 command = ["sleep", "600"]
+[[hypervisor.image]]
+name = "measured"
+kernel = "guest"
+kernel-sha256 = "$(sha256sum /bin/sleep | cut -d' ' -f1)"
+command = ["600"]
+[[hypervisor.pool]]
+name = "cards"
+seid = ["SE-P", "SE-Q"]
+secrets-folder = "pool"
+[[hypervisor.creator]]
+user = "alice"
+quota = 2
+image = ["measured"]
+pool = ["cards"]
+memory-mib = 512
 END
+cp /bin/sleep "$work/hv/guest"
 start hv
 hv=${daemons##* }
 
@@ -235,7 +272,120 @@ check "the secret of its former life does not count" fails ip netns exec "gose-$
 check "the new one does, with the next generation" in_guest "$B" gose guest token
 check "generation 2 is listed" sh -c "gose vm list --socket $work/hv/admin.sock | grep '$B' | grep -q 'generation 2'"
 
+# A user creates: she authenticates by mutual TLS, with a key that is in an element of her own.
+printf '[[slot]]\nseid = "ALICE"\nkind = "software"\n' >"$work/alice.toml"
+node alice "$work/alice.toml"
+init alice ALICE
+hers="--socket $work/alice/admin.sock --secrets $work/ALICE.secrets"
+gose key generate ALICE 9A $hers >/dev/null
+gose key csr ALICE 9A --name alice $hers --out "$work/alice.csr"
+issue client alice "$work/alice.csr"
+pin ALICE >"$work/alice.pin"; chmod 600 "$work/alice.pin"
+cat >"$work/web.toml" <<END
+image = "measured"
+name = "web"
+pool = "cards"
+memory-mib = 512
+END
+alice() {
+    verb=$1; shift
+    gose vm "$verb" "$@" --node localhost:7797 --ca "$work/ca.pem" --cert "$work/alice.pem" \
+        --key element:ALICE/9A --key-socket "$work/alice/admin.sock" --key-pin-source "file:$work/alice.pin"
+}
+uuid_of() { gose vm show "$1" --json --socket "$work/hv/admin.sock" | sed 's/.*"uuid":"\([^"]*\)".*/\1/'; }
+state_of() { gose vm show "$1" --json --socket "$work/hv/admin.sock" 2>/dev/null | sed 's/.*"state":"\([^"]*\)".*/\1/'; }
+check "alice creates a guest with an element of the pool, by a key in her own element" alice create "$work/web.toml"
+web=$(uuid_of web)
+check "what runs is the copy that was hashed" sh -c "
+    pid=\$(ip netns pids gose-$web | head -1)
+    test \$(sha256sum /proc/\$pid/exe | cut -d' ' -f1) = \$(sha256sum /bin/sleep | cut -d' ' -f1)
+    readlink /proc/\$pid/exe | grep -q machines/boot"
+check "its guest gets an identity token for the key that was made for it" in_guest "$web" gose guest identity --out "$work/web.pem"
+check "openssl verifies the identity token's chain" openssl verify -purpose sslclient -CAfile "$work/ca.pem" -untrusted "$work/web.pem" "$work/web.pem"
+in_guest "$web" gose guest pin SE-P >"$work/web.pin" 2>/dev/null; chmod 600 "$work/web.pin"
+check "its guest signs by the PIN that it was told" in_guest "$web" gose key csr SE-P 9A --name web --pin-source "file:$work/web.pin" --out "$work/web.csr"
+check "openssl verifies that signature, under the token's key" sh -c "
+    openssl req -in $work/web.csr -noout -verify && test \"\$(openssl req -in $work/web.csr -noout -pubkey)\" = \"\$(openssl x509 -in $work/web.pem -noout -pubkey)\""
+check "alice may not run another image" fails alice create idle --pool cards
+check "alice may not bind an element that she was not given" fails alice create measured --seid SE-A
+check "alice may not have more memory" fails alice create measured --memory-mib 1024
+check "nobody has a second guest of one name" fails alice create "$work/web.toml"
+check "the log says why" log_has 'may not run image "idle"\|may not run image'
+with_file mallory client
+check "a user whom no rule names creates nothing" fails gose vm create "$work/web.toml" --name other --node localhost:7797 \
+    --ca "$work/ca.pem" --cert "$work/mallory/node.pem" --key "$work/mallory/node.key"
+echo changed >>"$work/hv/guest"
+check "an image that was changed does not boot" fails alice create "$work/web.toml" --name other
+cp /bin/sleep "$work/hv/guest"
+
+# Its life.
+check "alice pauses it" alice pause web
+in_state() { test "$(cut -d' ' -f3 /proc/"$(ip netns pids "gose-$web" | head -1)"/stat)" = "$1"; }
+check "its processes are held" in_state T
+check "it gets no session while it is paused" fails in_guest "$web" gose guest token
+check "alice resumes it" alice resume web
+check "it attaches again with the next secret" in_guest "$web" gose guest token
+cp "$work/hv/join/$web/join.json" "$work/web.json"
+check "alice stops it" alice stop web
+check "nothing of it runs" fails ip netns exec "gose-$web" true
+check "alice starts it: generation 2, the same element" sh -c "$(command -v gose) vm start web --socket $work/hv/admin.sock | grep 'generation 2' | grep -q SE-P"
+sed "s/\"host\":\"[0-9.]*\"/\"host\":\"$(sed 's/.*"host":"\([0-9.]*\)".*/\1/' "$work/hv/join/$web/join.json")\"/" "$work/web.json" >"$work/old-web.json"; chmod 600 "$work/old-web.json"
+check "a snapshot's secret does not count" fails ip netns exec "gose-$web" gose guest token --join "$work/old-web.json"
+check "the new one does" in_guest "$web" gose guest token
+check "alice destroys it" alice destroy web
+check "another guest gets the element" alice create "$work/web.toml" --name next
+next=$(uuid_of next)
+check "the PIN of the guest before is worth nothing" fails in_guest "$next" gose key csr SE-P 9A --name web --pin-source "file:$work/web.pin" --out "$work/no.csr"
+check "alice destroys that too" alice destroy next
+
+# The middleware is killed at each step of create and destroy; after a restart nothing is half bound.
+# killed STEP VERB …: runs a command of the command line and kills the node when its log tells the step.
+killed() {
+    step=$1; shift
+    seen=$(wc -c <"$work/daemons.log")
+    "$@" --socket "$work/hv/admin.sock" >/dev/null 2>&1 &
+    asked=$!
+    for _ in $(seq 4000); do
+        if tail -c "+$((seen + 1))" "$work/daemons.log" | sed 's/\x1b\[[0-9;]*m//g' | grep -q "step=\"$step\""; then break; fi
+        sleep 0.002
+    done
+    kill -9 "$hv"; wait "$hv" 2>/dev/null || :; wait "$asked" 2>/dev/null || :
+    rm -f "$work/hv/admin.sock"
+    start hv; hv=${daemons##* }
+    tail -c "+$((seen + 1))" "$work/daemons.log" | sed 's/\x1b\[[0-9;]*m//g' | grep -q "step=\"$step\""
+}
+no_machine() { test "$(gose vm list --json --socket "$work/hv/admin.sock")" = "[]"; }
+# nothing_left: within ten seconds of the restart no machine, no namespace, no join record, and both elements of the pool can be given.
+nothing_left() {
+    for _ in $(seq 200); do if no_machine; then break; fi; sleep 0.05; done
+    no_machine && ! ip netns list | grep -q . && test -z "$(ls "$work/hv/join")" && test -z "$(ls "$work/hv/machines" | grep json)" &&
+        gose vm create measured --name p --pool cards --socket "$work/hv/admin.sock" &&
+        gose vm create measured --name q --pool cards --socket "$work/hv/admin.sock" &&
+        gose vm destroy p --socket "$work/hv/admin.sock" && gose vm destroy q --socket "$work/hv/admin.sock"
+}
+for uuid in $(gose vm list --json --socket "$work/hv/admin.sock" | grep -o '"uuid":"[^"]*"' | cut -d'"' -f4); do
+    gose vm destroy "$uuid" --socket "$work/hv/admin.sock" >/dev/null
+done
+for step in recorded counted bound ticketed built; do
+    check "killed in create after \"$step\": the step was reached" killed "$step" gose vm create measured --name x --pool cards
+    check "killed in create after \"$step\": nothing is half bound" nothing_left
+done
+for step in destroying revoked taken-down released; do
+    gose vm create measured --name x --pool cards --socket "$work/hv/admin.sock" >/dev/null
+    check "killed in destroy after \"$step\": the step was reached" killed "$step" gose vm destroy x
+    check "killed in destroy after \"$step\": it is gone" nothing_left
+done
+gose vm create measured --name x --pool cards --socket "$work/hv/admin.sock" >/dev/null
+check "killed in stop: the step was reached" killed stopping gose vm stop x
+check "killed in stop: it is stopped and keeps its element" sh -c "gose vm show x --socket $work/hv/admin.sock | grep -A3 stopped | grep -q SE-P"
+check "killed in start: the step was reached" killed starting gose vm start x
+check "killed in start: it is stopped again" test "$(state_of x)" = stopped
+check "and starts" gose vm start x --socket "$work/hv/admin.sock"
+check "and is destroyed" gose vm destroy x --socket "$work/hv/admin.sock"
+check "nothing is left" nothing_left
+
 # The node is killed: what it left behind does not hinder its next life.
+create SE-A "$A" >/dev/null
 kill -9 "$hv"; wait "$hv" 2>/dev/null || :
 rm -f "$work/hv/admin.sock"
 start hv

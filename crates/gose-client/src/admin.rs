@@ -14,13 +14,46 @@ pub const MAX_MESSAGE: usize = 65_536;
 pub enum Action {
     /// Creates a virtual machine and starts it.
     VmCreate(VmCreate),
-    /// Stops a virtual machine.
+    /// Ends a virtual machine for good: its tokens count no more, its elements are free.
     VmDestroy {
-        /// Its UUID.
+        /// Its UUID or its name.
         uuid: String,
     },
-    /// Lists the virtual machines that run: one's own, or all for the operator.
+    /// Lists the virtual machines: one's own, or all for the operator.
     VmList,
+    /// Tells of one virtual machine.
+    VmShow {
+        /// Its UUID or its name.
+        uuid: String,
+    },
+    /// Stops a virtual machine; its elements stay bound to it.
+    VmStop {
+        /// Its UUID or its name.
+        uuid: String,
+    },
+    /// Starts one that is stopped: its next generation.
+    VmStart {
+        /// Its UUID or its name.
+        uuid: String,
+    },
+    /// Holds a virtual machine; its sessions end and it gets no others.
+    VmPause {
+        /// Its UUID or its name.
+        uuid: String,
+    },
+    /// Lets one that is paused go on.
+    VmResume {
+        /// Its UUID or its name.
+        uuid: String,
+    },
+    /// Asks whether a domain may be built, and uses up its ticket. For the gate of a hypervisor: on the admin socket
+    /// alone.
+    VmAdmit {
+        /// The domain's UUID.
+        uuid: String,
+        /// The creation ticket, hexadecimal.
+        ticket: String,
+    },
     /// Tells a grid the newest generations of a hypervisor's virtual machines.
     Generations {
         /// The SHA-256 of `hv-ca`'s SubjectPublicKeyInfo, hexadecimal.
@@ -69,6 +102,21 @@ pub struct VmCreate {
     /// Its UUID; only the operator chooses one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uuid: Option<String>,
+    /// What people call it: no two of a hypervisor have the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The pool that its element is taken from, before those of `seid`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<String>,
+    /// Its memory, MiB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_mib: Option<u32>,
+    /// Its processors.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vcpus: Option<u32>,
+    /// Whether it is kept, stopped, when it ends by itself.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub keep: bool,
 }
 
 /// What an action came to.
@@ -77,8 +125,12 @@ pub struct VmCreate {
 pub enum Answer {
     /// A virtual machine runs.
     Created(Vm),
-    /// It runs no more.
+    /// It is no more.
     Destroyed,
+    /// How a virtual machine stands now.
+    Vm(Vm),
+    /// The domain may be built.
+    Admitted,
     /// The virtual machines that run.
     Vms {
         /// In the order of their UUIDs.
@@ -117,18 +169,37 @@ pub struct VmGeneration {
     pub generation: u64,
 }
 
-/// A virtual machine that runs.
+/// A virtual machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Vm {
     /// Its UUID.
     pub uuid: String,
+    /// What people call it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
     /// Counts its starts.
     pub generation: u64,
     /// Its SPIFFE identifier.
     pub id: String,
     /// Its elements.
     pub seid: Vec<String>,
+    /// How it stands: `creating`, `running`, `paused`, `stopped` or `destroying`.
+    pub state: String,
+    /// The image that it runs.
+    pub image: String,
+    /// SHA-256 of the kernel that it booted, or of the program.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernel: Option<String>,
+    /// SHA-256 of its RAM disk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ramdisk: Option<String>,
+    /// The pool that its first element is of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<String>,
+    /// Who created it; nobody where the operator did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub creator: Option<String>,
 }
 
 /// Counters of a software element since its node started: commands, the primitives that they ran, bytes.

@@ -8,12 +8,13 @@ use std::{
 use clap::{Args, Subcommand};
 use gose_client::{
     RemoteElement,
-    guest::{EapError, Guest, authenticate},
+    guest::{EapError, Guest, JoinRecord, authenticate},
     pki::to_pem,
 };
 use gose_element::drive::eap_tls::{EapTls, Opening};
 use gose_proto::{hex, identity::attach::Chain};
 use serde::Serialize;
+use zeroize::Zeroizing;
 
 use crate::{
     Failure, Output,
@@ -30,6 +31,8 @@ pub(crate) enum Verb {
     Token(Show),
     /// Get a fresh token for the key in one's own element: what other nodes accept
     Identity(Show),
+    /// Print the PIN of an element that was made for this virtual machine, from its join record
+    Pin(Pin),
     /// Authenticate to the authentication server by EAP-TLS, inside the element
     ///
     /// Where the hypervisor has ports for its guests, success opens this virtual machine's. Authenticate again before the
@@ -66,6 +69,15 @@ pub(crate) struct Show {
     /// Write the token and its chain to this file, PEM
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
+}
+
+/// Flags of `pin`.
+#[derive(Args)]
+pub(crate) struct Pin {
+    #[command(flatten)]
+    own: Own,
+    /// The element
+    seid: String,
 }
 
 /// Flags of `authenticate`.
@@ -106,6 +118,7 @@ impl Verb {
         match self {
             Self::Token(show) => show.run(output, Guest::token),
             Self::Identity(show) => show.run(output, Guest::identity),
+            Self::Pin(pin) => pin.run(output),
             Self::Authenticate(flags) => flags.run(output),
             Self::Logoff(own) => own.logoff(output),
             Self::Serve(flags) => flags.run(output),
@@ -152,6 +165,22 @@ impl Show {
         }
         let vm = guest.record().vm.clone();
         output.result(&Token { vm, pem }, |token| token.pem.clone())
+    }
+}
+
+impl Pin {
+    fn run(&self, output: &Output) -> Result<(), Failure> {
+        let (path, seid) = (&self.own.join, &self.seid);
+        let wrong =
+            |error: &dyn std::fmt::Display| Failure::local(format!("{}: {error}", path.display()));
+        let json = Zeroizing::new(std::fs::read(path).map_err(|error| wrong(&error))?);
+        let record: JoinRecord = serde_json::from_slice(&json).map_err(|error| wrong(&error))?;
+        let pin = record.pin(seid).ok_or_else(|| {
+            wrong(&format!(
+                "no PIN of {seid} was made for this virtual machine"
+            ))
+        })?;
+        output.result(&*pin, |pin| pin.clone())
     }
 }
 

@@ -2,19 +2,20 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex},
 };
 
 use clap::Args;
 use gose_client::{
     Connection, Endpoint, RemoteElement,
     admin::{self, Action, Answer},
+    element_key::ElementKey,
     guest::{Guest, GuestError},
     tls,
 };
-use gose_element::Seid;
+use gose_element::{SecureElement, Seid};
 
-use crate::Failure;
+use crate::{Failure, secrets::Source};
 
 /// Where a node of this machine listens for its administrator.
 const ADMIN_SOCKET: &str = "/run/gose/admin.sock";
@@ -28,9 +29,21 @@ pub(crate) struct Node {
     /// Certificate chain of the caller, PEM or DER
     #[arg(long, value_name = "FILE", env = "GOSE_CERT", requires = "node")]
     cert: Option<PathBuf>,
-    /// Private key of the caller, PEM or DER
-    #[arg(long, value_name = "FILE", env = "GOSE_KEY", requires = "node")]
+    /// Private key of the caller: a file, PEM or DER; or element:SEID/SLOT, in an element of a node on this machine,
+    /// in software or a card in a reader
+    #[arg(long, value_name = "FILE|ELEMENT", env = "GOSE_KEY", requires = "node")]
     key: Option<PathBuf>,
+    /// With --key element:…: the socket of the node that has it [default: /run/gose/admin.sock]
+    #[arg(long, value_name = "PATH", env = "GOSE_KEY_SOCKET", requires = "key")]
+    key_socket: Option<PathBuf>,
+    /// With --key element:…: where its PIN comes from: prompt, file:PATH, fd:NUMBER, env:NAME [default: prompt]
+    #[arg(
+        long,
+        value_name = "SOURCE",
+        env = "GOSE_KEY_PIN_SOURCE",
+        requires = "key"
+    )]
+    key_pin_source: Option<Source>,
     /// Certificates that the node's must lead to
     #[arg(long, value_name = "FILE", env = "GOSE_CA", requires = "node")]
     ca: Option<PathBuf>,
@@ -86,12 +99,40 @@ impl Node {
             return Err(Failure::local("--node needs --cert, --key and --ca"));
         };
         let (host, address) = host_and_address(node);
-        let identity = tls::Identity::load(cert, key)?;
+        let identity = match key.to_str().and_then(|key| key.strip_prefix("element:")) {
+            None => tls::Identity::load(cert, key)?,
+            Some(key) => {
+                let chain = tls::certificates(cert)?;
+                tls::Identity::new(chain, Arc::new(self.element_key(key)?))?
+            }
+        };
         Ok(Endpoint::Tls {
             address,
             name: tls::server_name(self.server_name.as_deref().unwrap_or(&host))?,
             config: tls::client_config(&identity, tls::load_anchors(ca)?, protocol)?,
         })
+    }
+
+    /// A key that is named SEID/SLOT.
+    fn element_key(&self, key: &str) -> Result<ElementKey, Failure> {
+        let (seid, slot) = key.rsplit_once('/').ok_or_else(|| {
+            Failure::local(format!(
+                "element:{key}: SEID and slot are missing, as element:SE1/9A"
+            ))
+        })?;
+        let slot = slot
+            .parse()
+            .map_err(|_| Failure::local(format!("\"{slot}\" is no slot of PIV")))?;
+        let socket = self
+            .key_socket
+            .clone()
+            .unwrap_or_else(|| ADMIN_SOCKET.into());
+        let mut element = RemoteElement::new(Endpoint::Unix(socket).connect()?, parse_seid(seid)?);
+        element.power_on()?;
+        let source = self.key_pin_source.as_ref().unwrap_or(&Source::Prompt);
+        let pin = source.read(&format!("PIN of {seid}"))?;
+        let element = Arc::new(Mutex::new(element));
+        Ok(ElementKey::open(element, slot, Some(pin.as_bytes()))?)
     }
 
     /// A RACS session.

@@ -115,8 +115,13 @@ impl AdminHandler {
             },
             (Action::EapRevoke { name }, _) => self.revoke(peer, name),
             (Action::VmDestroy { uuid }, Some(middleware)) => {
+                // It may be called by its name.
+                let show = Action::VmShow { uuid: uuid.clone() };
+                let shown = hypervisor::perform(middleware, &peer.names, &show)?;
                 let answer = hypervisor::perform(middleware, &peer.names, action)?;
-                self.gone(uuid);
+                if let Answer::Vm(vm) = shown {
+                    self.gone(&vm.uuid);
+                }
                 Ok(answer)
             }
             (Action::ElementUse { seid }, _) => {
@@ -245,6 +250,7 @@ impl fmt::Display for Brief<'_> {
                 "Generations of {} machines of {hypervisor}",
                 generations.len()
             ),
+            Action::VmAdmit { uuid, .. } => write!(f, "VmAdmit of {uuid}"),
             action => write!(f, "{action:?}"),
         }
     }
@@ -273,7 +279,9 @@ fn refused(reason: Refusal) -> Answer {
         Refusal::Malformed => "the message is no action of this version, or a malformed one",
         Refusal::Unauthorised => "not allowed; ask the administrator of this node",
         Refusal::Quota => "your quota is used up; destroy a virtual machine first",
-        Refusal::InUse => "the virtual machine runs, or an element is bound to another one",
+        Refusal::InUse => {
+            "the virtual machine's state does not allow it, its name is taken, or an element is bound to another one; see gose vm list"
+        }
         Refusal::Unknown => "there is no such thing",
         Refusal::TestGrid => {
             "faults are for test grids: software elements of a node with [node] test-grid = true"

@@ -221,7 +221,11 @@ impl Node {
         running.roles.publish(&self.config);
         running.serve_metrics(&self.config).await;
         if let Some(middleware) = &running.roles.middleware {
-            crate::long_step(|| middleware.start_configured());
+            crate::long_step(|| {
+                middleware.recover();
+                middleware.start_configured();
+            });
+            running.tasks.spawn(middleware.clone().tend());
         }
         Ok(running)
     }

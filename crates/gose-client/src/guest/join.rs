@@ -1,6 +1,6 @@
 //! What a hypervisor tells a guest at its start.
 
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use gose_proto::{
     hex,
@@ -26,6 +26,9 @@ pub struct JoinRecord {
     pub token: Vec<String>,
     /// The one-time secret of the next join.
     secret: SecretText,
+    /// PINs of elements that were made for this guest.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pins: BTreeMap<String, SecretText>,
 }
 
 /// Wiped when dropped.
@@ -65,7 +68,21 @@ impl JoinRecord {
             anchors: text(anchors),
             token: text(token),
             secret: SecretText(hex::encode(secret.as_bytes())),
+            pins: BTreeMap::new(),
         }
+    }
+
+    /// Tells the PIN of an element, as digits.
+    pub fn set_pin(&mut self, seid: &str, pin: &[u8]) {
+        let pin = pin.iter().map(|digit| char::from(*digit)).collect();
+        self.pins.insert(seid.to_owned(), SecretText(pin));
+    }
+
+    /// The PIN of an element that was made for this guest.
+    #[must_use]
+    pub fn pin(&self, seid: &str) -> Option<Zeroizing<String>> {
+        let pin = self.pins.get(seid)?;
+        Some(Zeroizing::new(pin.0.clone()))
     }
 
     /// The trust anchors, DER.

@@ -13,6 +13,7 @@ mod revocation;
 mod spiffe;
 #[cfg(test)]
 mod testing;
+mod ticket;
 pub mod token;
 mod vm;
 
@@ -22,5 +23,6 @@ pub use crypto::{Crypto, KeyHash, KeyHashError};
 pub use peer::{IssuerError, PeerIdentity, issuer_key};
 pub use revocation::RevokedCertificates;
 pub use spiffe::{SpiffeError, SpiffeId, VmName, is_trust_domain};
+pub use ticket::{CreationTicket, TicketError};
 pub use token::{Anchor, Freshness, Generations, Place, TokenError, VerifiedToken, VmAuthToken};
 pub use vm::{HypervisorId, HypervisorIdError, VmId, VmIdError};

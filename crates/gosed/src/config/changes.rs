@@ -21,6 +21,8 @@ const AT_START: &[&str] = &[
     "hypervisor.ca-certificate-file",
     "hypervisor.ca-key",
     "hypervisor.generation-file",
+    "hypervisor.machine-folder",
+    "hypervisor.ticket-lifetime-s",
     "hypervisor.token-lifetime-s",
     "hypervisor.driver",
     "hypervisor.join-folder",

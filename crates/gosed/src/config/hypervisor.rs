@@ -6,7 +6,7 @@ use gose_element::Seid;
 use gose_proto::identity::VmId;
 use serde::{Deserialize, Serialize};
 
-use super::{Authenticator, KeyReference, Name, Seconds, Seids, Text};
+use super::{Authenticator, Creator, Group, KeyReference, Pool, Seconds, Text, creation::Sha256};
 
 /// The hypervisor role.
 #[derive(Debug, Clone, Deserialize, Serialize)]
@@ -24,6 +24,13 @@ pub struct Hypervisor {
     /// Where the generations of virtual machines are kept.
     #[serde(default = "Hypervisor::default_generation_file")]
     pub generation_file: PathBuf,
+    /// Where it is kept which virtual machines there are, a file each, and below `boot` what they boot; `machines`
+    /// beside the generation file unless given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub machine_folder: Option<PathBuf>,
+    /// How long a creation ticket is valid: what building a domain may take.
+    #[serde(default = "Hypervisor::default_ticket_lifetime")]
+    pub ticket_lifetime_s: Seconds,
     /// How long a token is valid; renewed at half of it.
     #[serde(default = "Hypervisor::default_lifetime")]
     pub token_lifetime_s: Seconds,
@@ -42,6 +49,12 @@ pub struct Hypervisor {
     /// Programs that guests run.
     #[serde(default, rename = "image")]
     pub images: Vec<Image>,
+    /// Names for several users.
+    #[serde(default, rename = "group", skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<Group>,
+    /// Elements that virtual machines are given one of.
+    #[serde(default, rename = "pool", skip_serializing_if = "Vec::is_empty")]
+    pub pools: Vec<Pool>,
     /// Who may create virtual machines; nobody else.
     #[serde(default, rename = "creator")]
     pub creators: Vec<Creator>,
@@ -71,30 +84,30 @@ pub struct Called {
     pub name: String,
 }
 
-/// A program that guests run.
+/// What guests run: a program, or a kernel with its RAM disk.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Image {
     /// What `vm create` calls it.
     pub name: String,
-    /// Program and arguments.
+    /// Program and arguments; with `kernel`, its arguments alone.
+    #[serde(default)]
     pub command: Vec<String>,
     /// Whether whoever creates a guest may add arguments.
     #[serde(default)]
     pub takes_arguments: bool,
-}
-
-/// Somebody who may create virtual machines.
-#[derive(Debug, Clone, Deserialize, Serialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct Creator {
-    /// A SPIFFE identifier, or a common name of the users' authority.
-    pub user: Text<Name>,
-    /// How many of theirs may run at a time.
-    pub quota: u32,
-    /// The elements that they may bind to a virtual machine, or `*`.
-    #[serde(default)]
-    pub seid: Vec<Text<Seids>>,
+    /// The kernel, or the program where guests are programs: copied and hashed, and the copy is what runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kernel: Option<PathBuf>,
+    /// What the kernel's hash must be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kernel_sha256: Option<Text<Sha256>>,
+    /// The RAM disk, likewise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ramdisk: Option<PathBuf>,
+    /// What its hash must be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ramdisk_sha256: Option<Text<Sha256>>,
 }
 
 /// A guest that starts with the node.
@@ -110,6 +123,34 @@ pub struct Guest {
     pub image: String,
 }
 
+impl Image {
+    fn fault(&self) -> Option<&'static str> {
+        match self {
+            Self {
+                kernel: None,
+                command,
+                ..
+            } if command.is_empty() => Some("no command, and no kernel"),
+            Self {
+                kernel: None,
+                kernel_sha256: Some(_),
+                ..
+            } => Some("kernel-sha256 without a kernel"),
+            Self {
+                ramdisk: None,
+                ramdisk_sha256: Some(_),
+                ..
+            } => Some("ramdisk-sha256 without a ramdisk"),
+            Self {
+                kernel: None,
+                ramdisk: Some(_),
+                ..
+            } => Some("a ramdisk without a kernel"),
+            _ => None,
+        }
+    }
+}
+
 impl Hypervisor {
     fn default_generation_file() -> PathBuf {
         "/var/lib/gose/generations.json".into()
@@ -117,6 +158,17 @@ impl Hypervisor {
 
     fn default_join_folder() -> PathBuf {
         "/run/gose/join".into()
+    }
+
+    fn default_ticket_lifetime() -> Seconds {
+        Seconds::new(120)
+    }
+
+    /// Where the virtual machines' files are.
+    #[must_use]
+    pub fn machines(&self) -> PathBuf {
+        let beside = || self.generation_file.with_file_name("machines");
+        self.machine_folder.clone().unwrap_or_else(beside)
     }
 
     fn default_lifetime() -> Seconds {
@@ -129,6 +181,12 @@ impl Hypervisor {
             &mut self.generation_file,
             &mut self.join_folder,
         ];
+        paths.extend(&mut self.machine_folder);
+        for image in &mut self.images {
+            paths.extend(&mut image.kernel);
+            paths.extend(&mut image.ramdisk);
+        }
+        paths.extend(self.pools.iter_mut().map(|pool| &mut pool.secrets_folder));
         paths.extend(&mut self.guest_anchor_files);
         paths.extend(self.ca_key.path());
         paths.extend(self.authenticator.iter_mut().flat_map(Authenticator::paths));
@@ -149,8 +207,19 @@ impl Hypervisor {
         }
         let image = |name: &str| self.images.iter().any(|image| image.name == name);
         for image in &self.images {
-            if image.command.is_empty() {
-                return Some(format!("[[hypervisor.image]] {}: no command", image.name));
+            if let Some(fault) = image.fault() {
+                return Some(format!("[[hypervisor.image]] {}: {fault}", image.name));
+            }
+        }
+        for pool in &self.pools {
+            if let Some(seid) = pool.seid.iter().find(|seid| !seids(seid)) {
+                let place = format!("[[hypervisor.pool]] {}", pool.name);
+                return Some(format!("{place}: no [[slot]] has seid = \"{}\"", **seid));
+            }
+        }
+        for creator in &self.creators {
+            if let Some(fault) = creator.fault(self) {
+                return Some(format!("[[hypervisor.creator]] {fault}"));
             }
         }
         for guest in &self.guests {

@@ -483,7 +483,7 @@ fn create(name: &str, seids: &[&str]) -> Action {
         image: "demo".into(),
         seid: seids.iter().map(|seid| (*seid).into()).collect(),
         arguments: vec!["--name".into(), name.into()],
-        uuid: None,
+        ..VmCreate::default()
     })
 }
 

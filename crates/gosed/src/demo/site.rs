@@ -458,7 +458,7 @@ fn hypervisor_configuration(folder: &Path, ports: Ports) -> Result<String, Failu
          guest-anchor-files = [\"../nodes.pem\"]\ngeneration-file = \"generations.json\"\n\
          authentication-server = {{ node = \"{HOST}:{}\", name = \"{HOST}\" }}\n\n\
          [[hypervisor.image]]\nname = \"demo\"\ncommand = [\"{}\", \"demo-guest\", \"--folder\", \"{}\"]\ntakes-arguments = true\n\n\
-         [[hypervisor.creator]]\nuser = \"alice\"\nquota = 4\nseid = [\"SE-A\", \"SE-B\", \"SE-SLOW\"]\n",
+         [[hypervisor.creator]]\nuser = \"alice\"\nquota = 4\nimage = [\"demo\"]\nseid = [\"SE-A\", \"SE-B\", \"SE-SLOW\"]\n",
         ports.authentication,
         program.display(),
         folder.display()

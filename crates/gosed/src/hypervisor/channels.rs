@@ -1,6 +1,6 @@
 //! What one domain opens: its attach channel, its sessions with its own elements and with the authentication server.
 
-use std::{collections::btree_map::Entry, sync::Arc};
+use std::sync::Arc;
 
 use gose_client::{guest::Request, tls::EAP};
 use gose_element::drive::piv::Slot;
@@ -90,6 +90,10 @@ impl Sockets for DomainSockets {
             tracing::warn!(%vm, "refused: the guest has too many sockets open");
             return false;
         };
+        if channels.domain.is_suspended() {
+            tracing::warn!(%vm, "refused: the guest is paused");
+            return false;
+        }
         let guests = channels.middleware.guests();
         match guests.get(&vm) {
             Some(guest) => {
@@ -103,17 +107,10 @@ impl Sockets for DomainSockets {
     }
 
     fn ended(&self) {
-        let vm = self.0.domain.vm();
         // Whoever opens its port looks first whether it still runs.
         self.0.domain.end();
         self.close_port();
-        let mut guests = self.0.middleware.guests();
-        // A domain that was created again since is another one.
-        if let Entry::Occupied(guest) = guests.entry(vm)
-            && Arc::ptr_eq(&guest.get().domain, &self.0.domain)
-        {
-            guest.remove();
-        }
+        self.0.middleware.ended(&self.0.domain);
     }
 }
 

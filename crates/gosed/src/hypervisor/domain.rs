@@ -39,6 +39,7 @@ struct State {
     secret: Option<JoinSecret>,
     previous: Option<(Serial, Instant)>,
     ended: bool,
+    suspended: bool,
     allowance: Allowance,
 }
 
@@ -70,6 +71,7 @@ impl Domain {
                 secret: Some(new_secret()?),
                 previous: None,
                 ended: false,
+                suspended: false,
                 allowance: Allowance::full(),
             }),
             current: watch::Sender::new(Arc::new(issued)),
@@ -139,7 +141,7 @@ impl Domain {
     /// [`AttachError::NotCurrent`].
     pub fn check_serial(&self, serial: &Serial, now: Instant) -> Result<(), AttachError> {
         let state = self.state();
-        if state.ended {
+        if state.ended || state.suspended {
             return Err(AttachError::NotCurrent);
         }
         if self.current.borrow().serial == *serial {
@@ -162,6 +164,17 @@ impl Domain {
     #[must_use]
     pub fn runs(&self) -> bool {
         !self.state().ended
+    }
+
+    /// The domain is held, or goes on. While it is held nothing is signed for it.
+    pub fn suspend(&self, suspended: bool) {
+        self.state().suspended = suspended;
+    }
+
+    /// Whether the domain is held.
+    #[must_use]
+    pub fn is_suspended(&self) -> bool {
+        self.state().suspended
     }
 
     /// Takes one request from the domain's allowance.

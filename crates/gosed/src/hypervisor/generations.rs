@@ -33,6 +33,9 @@ struct Known {
     generations: BTreeMap<String, u64>,
     /// `<hv-ca key hash>:<serial>`.
     revoked: BTreeSet<String>,
+    /// Machines whose newest generation no domain has: every token of theirs is older.
+    #[serde(default)]
+    retired: BTreeSet<String>,
 }
 
 /// Why the file is of no use.
@@ -57,6 +60,17 @@ pub enum GenerationError {
     /// 2^63 starts.
     #[error("the virtual machine has used all generations")]
     Exhausted,
+}
+
+impl Known {
+    fn count(&mut self, vm: VmId) -> Result<u64, GenerationError> {
+        let generation = self.generations.entry(vm.to_string()).or_default();
+        if *generation >= VmBinding::MAX_GENERATION {
+            return Err(GenerationError::Exhausted);
+        }
+        *generation += 1;
+        Ok(*generation)
+    }
 }
 
 impl GenerationFile {
@@ -106,12 +120,26 @@ impl GenerationFile {
     /// [`GenerationError`]; the domain must not start then.
     pub fn next(&self, vm: VmId) -> Result<u64, GenerationError> {
         self.change(|known| {
-            let generation = known.generations.entry(vm.to_string()).or_default();
-            if *generation >= VmBinding::MAX_GENERATION {
-                return Err(GenerationError::Exhausted);
+            if known.retired.remove(&vm.to_string()) {
+                return Ok(known.generations.get(&vm.to_string()).copied().unwrap_or(1));
             }
-            *generation += 1;
-            Ok(*generation)
+            known.count(vm)
+        })
+    }
+
+    /// Takes every token of a domain back that runs no more, durably: its next generation is the newest from now on, here
+    /// and on every grid that is told, and the next start has it.
+    ///
+    /// # Errors
+    /// [`GenerationError`].
+    pub fn retire(&self, vm: VmId) -> Result<(), GenerationError> {
+        if self.known().retired.contains(&vm.to_string()) {
+            return Ok(());
+        }
+        self.change(|known| {
+            known.count(vm)?;
+            known.retired.insert(vm.to_string());
+            Ok(())
         })
     }
 
@@ -193,6 +221,21 @@ mod tests {
         assert_eq!(again.newest(KeyHash([8; 32]), VM), None);
         assert!(again.is_revoked(KeyHash([2; 32]), &[3]));
         assert!(!again.is_revoked(KeyHash([4; 32]), &[3]));
+    }
+
+    #[test]
+    fn a_retired_machine_has_no_token_that_counts() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("generations.json");
+        let file = GenerationFile::open(&path, KEY).unwrap();
+        assert_eq!(file.next(VM).unwrap(), 1);
+        file.retire(VM).unwrap();
+        file.retire(VM).unwrap();
+        // Tokens of generation 1 are older than the newest.
+        assert_eq!(file.newest(KEY, VM), Some(2));
+        let again = GenerationFile::open(&path, KEY).unwrap();
+        assert_eq!(again.next(VM).unwrap(), 2);
+        assert_eq!(again.next(VM).unwrap(), 3);
     }
 
     #[test]

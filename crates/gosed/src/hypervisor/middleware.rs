@@ -11,7 +11,6 @@ use gose_client::{
     guest::{JoinRecord, RecordError},
     tls::{EAP, Identity, RACS},
 };
-use gose_element::Seid;
 use gose_proto::identity::{Generations, VmId};
 use rustls::sign::SingleCertAndKey;
 use tokio::{sync::watch, task::JoinSet, time::timeout};
@@ -23,8 +22,11 @@ use super::{
     domain::Domain,
     driver::{Hypervisor, Processes, Sockets},
     eap_relay::Upstream,
+    gate::Gate,
     generations::GenerationFile,
     guest_tls::{self, GuestVerifier},
+    journal::{Journal, Record, State},
+    measure::Measured,
     namespace::Namespaces,
     publish::Publisher,
     token::TokenIssuer,
@@ -38,9 +40,6 @@ use crate::{
     store::Calls,
 };
 
-/// Time that a guest may take to end.
-const ENDING: Duration = Duration::from_secs(5);
-
 /// Time after which a renewal that failed is tried again.
 const RETRY: Duration = Duration::from_secs(30);
 
@@ -49,15 +48,18 @@ pub struct Middleware {
     pub(super) grid: Arc<Grid>,
     config: ArcSwap<config::Hypervisor>,
     pub(super) limits: Arc<ArcSwap<Limits>>,
-    issuer: Arc<TokenIssuer>,
-    generations: Arc<GenerationFile>,
+    pub(super) issuer: Arc<TokenIssuer>,
+    pub(super) generations: Arc<GenerationFile>,
+    pub(super) journal: Arc<Journal>,
+    pub(super) gate: Arc<Gate>,
+    pub(super) measured: Measured,
     /// What the hypervisor shows to guests, and what they trust; as of the last reload.
     towards_guests: ArcSwap<TowardsGuests>,
     pub(super) upstream: ArcSwapOption<Upstream>,
     pub(super) authenticator: Option<Authenticator>,
-    driver: Box<dyn Hypervisor>,
+    pub(super) driver: Box<dyn Hypervisor>,
     guests: Mutex<BTreeMap<VmId, Guest>>,
-    creation: Mutex<()>,
+    pub(super) creation: Mutex<()>,
     pub(super) stop: Stop,
 }
 
@@ -115,8 +117,6 @@ impl Reloaded {
 /// A guest that runs.
 pub(super) struct Guest {
     pub(super) domain: Arc<Domain>,
-    bound: Arc<Bound>,
-    creator: Creator,
     pub(super) tasks: Mutex<JoinSet<()>>,
 }
 
@@ -143,6 +143,11 @@ impl Middleware {
         let authenticator = authenticator
             .map(|section| Authenticator::start(section, &role.name, role.driver, tls, identity))
             .transpose()?;
+        let machines = role.machines();
+        let journal = Arc::new(Journal::open(&machines)?);
+        let measured = Measured::open(&machines.join("boot"))?;
+        let lifetime = role.ticket_lifetime_s.duration();
+        let gate = Arc::new(Gate::new(issuer.clone(), journal.clone(), lifetime));
         let driver: Box<dyn Hypervisor> = match &role.driver {
             config::Driver::Process => Box::new(Processes::default()),
             config::Driver::Namespace => Box::new(Namespaces::new(role.join_folder.clone())),
@@ -152,6 +157,9 @@ impl Middleware {
                 &role.generation_file,
                 issuer.key_hash(),
             )?),
+            journal,
+            gate,
+            measured,
             grid,
             config: ArcSwap::from_pointee(role),
             limits,
@@ -232,101 +240,73 @@ impl Middleware {
         Publisher::new(generations, self.issuer.key_hash(), calls, stop)
     }
 
+    /// Hashes and copies what an image boots: kernel and RAM disk.
+    ///
+    /// # Errors
+    /// [`MiddlewareError::Measure`].
+    pub fn measure(
+        &self,
+        image: &config::Image,
+    ) -> Result<[Option<config::Sha256>; 2], MiddlewareError> {
+        let take = |path: &Option<std::path::PathBuf>,
+                    expected: &Option<config::Text<config::Sha256>>| {
+            let path = path.as_ref();
+            let expected = expected.as_ref().map(|expected| expected.0);
+            path.map(|path| self.measured.take(path, expected))
+                .transpose()
+        };
+        Ok([
+            take(&image.kernel, &image.kernel_sha256)?,
+            take(&image.ramdisk, &image.ramdisk_sha256)?,
+        ])
+    }
+
+    /// The last part of this hypervisor's name.
+    #[must_use]
+    pub fn hypervisor(&self) -> String {
+        self.issuer.hypervisor().as_str().to_owned()
+    }
+
     /// Starts the guests of the configuration that do not run; one that does not start is logged.
     pub fn start_configured(self: &Arc<Self>) {
         let config = self.config();
         for guest in &config.guests {
-            if self.guests().contains_key(&guest.uuid.0) {
-                continue;
-            }
-            let image = config.images.iter().find(|image| image.name == guest.image);
-            let start = Start {
-                vm: guest.uuid.0,
-                seids: guest.seid.iter().map(|seid| seid.0).collect(),
-                command: image.map(|image| image.command.clone()).unwrap_or_default(),
-                creator: Creator::Operator,
-                quota: None,
+            let vm = guest.uuid.0;
+            let started = match self.show(vm).map(|listed| listed.record.state) {
+                None => self.create_configured(&config, guest),
+                Some(State::Stopped) => self.start(vm).map(drop),
+                Some(_) => Ok(()),
             };
-            if let Err(error) = self.create(start) {
-                tracing::error!(vm = %guest.uuid.0, %error, "a configured guest does not start");
+            if let Err(error) = started {
+                tracing::error!(%vm, %error, "a configured guest does not start");
             }
         }
     }
 
-    /// Starts a guest: next generation, first token, its own listener. Blocks while the element signs.
-    ///
-    /// # Errors
-    /// [`MiddlewareError`].
-    pub fn create(self: &Arc<Self>, start: Start) -> Result<Listed, MiddlewareError> {
-        let vm = start.vm;
-        // One at a time, so that what is checked still holds when the guest is there; the guests that run
-        // do not wait for it.
-        let _turn = lock(&self.creation);
-        self.check(&start)?;
-        self.wait_until_gone(vm)?;
-        if let Some(authenticator) = &self.authenticator {
-            let ports = authenticator.ports();
-            ports.begin(vm).map_err(MiddlewareError::Port)?;
-        }
-        let generation = self.generations.next(vm)?;
-        let domain = Domain::start(self.issuer.clone(), vm, generation, Clock::seconds())?;
-        let renewal = renew(domain.clone());
-        let record = self.join_record(&domain)?;
-        let (sockets, guest) = self.prepare(&start, domain)?;
-        lock(&guest.tasks).spawn(renewal);
-        let listed = guest.listed(vm);
-        self.guests().insert(vm, guest);
-        if let Err(error) = self.driver.create(vm, &start.command, record, sockets) {
-            self.guests().remove(&vm);
-            return Err(MiddlewareError::Driver(error));
-        }
-        tracing::info!(%vm, generation, id = %listed.id, seids = ?listed.seids, creator = ?listed.creator, "virtual machine created");
-        Ok(listed)
-    }
-
-    /// An earlier start of the domain may still be ending.
-    fn wait_until_gone(&self, vm: VmId) -> Result<(), MiddlewareError> {
-        let begun = Instant::now();
-        while self.driver.domains().contains(&vm) {
-            if begun.elapsed() > ENDING {
-                return Err(MiddlewareError::Running);
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        Ok(())
-    }
-
-    fn check(&self, start: &Start) -> Result<(), MiddlewareError> {
-        let guests = self.guests();
-        if guests.contains_key(&start.vm) {
-            return Err(MiddlewareError::Running);
-        }
-        let taken = |seid: &&Seid| {
-            guests
-                .values()
-                .any(|guest| guest.bound.seids.contains(seid))
-        };
-        if let Some(seid) = start.seids.iter().find(taken) {
-            return Err(MiddlewareError::Bound(*seid));
-        }
-        let own = guests
-            .values()
-            .filter(|guest| guest.creator == start.creator);
-        let own = u32::try_from(own.count()).unwrap_or(u32::MAX);
-        match start.quota {
-            Some(quota) if own >= quota => Err(MiddlewareError::Quota(quota)),
-            _ => Ok(()),
-        }
-    }
-
-    /// Stops a guest and ends its sessions; `false` if it does not run.
-    pub fn destroy(&self, vm: VmId) -> bool {
-        let running = self.guests().remove(&vm).is_some();
-        self.driver.destroy(vm) || running
+    fn create_configured(
+        self: &Arc<Self>,
+        config: &config::Hypervisor,
+        guest: &config::Guest,
+    ) -> Result<(), MiddlewareError> {
+        let image = config.images.iter().find(|image| image.name == guest.image);
+        let image = image.ok_or(MiddlewareError::Unknown)?;
+        let [kernel, ramdisk] = self.measure(image)?;
+        self.create(Start {
+            seids: guest.seid.iter().map(|seid| seid.0).collect(),
+            kernel,
+            ramdisk,
+            ..Start::of(guest.uuid.0, &image.name, image.command.clone())
+        })
+        .map(drop)
     }
 
     /// Stops every guest and waits for their ends, at most `patience`.
     pub async fn stop(&self, patience: Duration) {
+        if self.driver.outlives() {
+            // They go on, and are found again.
+            self.guests().clear();
+            return;
+        }
         let running: Vec<VmId> = self.guests().keys().copied().collect();
         for vm in running {
             self.driver.destroy(vm);
@@ -355,13 +335,6 @@ impl Middleware {
         self.authenticator.as_ref()
     }
 
-    /// The guests that run.
-    #[must_use]
-    pub fn list(&self) -> Vec<Listed> {
-        let guests = self.guests();
-        guests.iter().map(|(vm, guest)| guest.listed(*vm)).collect()
-    }
-
     /// Makes a new token for a guest now; `false` if it does not run or the element does not sign.
     #[must_use]
     pub fn renew(&self, vm: VmId) -> bool {
@@ -369,30 +342,28 @@ impl Middleware {
         domain.is_some_and(|domain| domain.renew(Clock::seconds(), Instant::now()).is_ok())
     }
 
-    fn prepare(
+    pub(super) fn prepare(
         self: &Arc<Self>,
-        start: &Start,
+        record: &Record,
         domain: Arc<Domain>,
     ) -> Result<(Arc<dyn Sockets>, Guest), MiddlewareError> {
         let bound = Arc::new(Bound {
             name: Name::Uri(domain.name().to_string().into()),
-            seids: start.seids.clone(),
+            seids: record.elements(),
         });
         let verifier = GuestVerifier::new(domain.clone(), self.generations.clone());
         let shown = self.towards_guests.load().identity.certified_key();
         let own = Arc::new(SingleCertAndKey::from(shown));
         let tls = guest_tls::server_config(verifier, own, &[RACS, EAP])?;
-        let sockets = DomainSockets::new(self.clone(), domain.clone(), bound.clone(), tls);
+        let sockets = DomainSockets::new(self.clone(), domain.clone(), bound, tls);
         let guest = Guest {
             domain,
-            bound,
-            creator: start.creator.clone(),
             tasks: Mutex::default(),
         };
         Ok((Arc::new(sockets), guest))
     }
 
-    fn join_record(&self, domain: &Domain) -> Result<JoinRecord, MiddlewareError> {
+    pub(super) fn join_record(&self, domain: &Domain) -> Result<JoinRecord, MiddlewareError> {
         let secret = domain.join_secret().ok_or(RecordError::Field("secret"))?;
         let token = domain.token();
         let towards_guests = self.towards_guests.load();
@@ -410,18 +381,6 @@ impl Middleware {
     }
 }
 
-impl Guest {
-    fn listed(&self, vm: VmId) -> Listed {
-        Listed {
-            vm,
-            generation: self.domain.generation(),
-            id: self.domain.name().to_string(),
-            seids: self.bound.seids.clone(),
-            creator: self.creator.clone(),
-        }
-    }
-}
-
 impl Drop for Guest {
     fn drop(&mut self) {
         self.domain.end();
@@ -429,7 +388,7 @@ impl Drop for Guest {
 }
 
 /// A new token at half of the old one's life.
-async fn renew(domain: Arc<Domain>) {
+pub(super) async fn renew(domain: Arc<Domain>) {
     let every = domain.issuer().lifetime() / 2;
     let mut wait = every;
     loop {

@@ -20,7 +20,7 @@ use tokio::sync::oneshot;
 use zeroize::Zeroizing;
 
 use super::{
-    driver::{Hypervisor, Sockets},
+    driver::{Build, Hypervisor, Sockets, signal},
     vif::{LinkNetwork, Vif},
 };
 
@@ -63,13 +63,8 @@ impl Namespaces {
 }
 
 impl Hypervisor for Namespaces {
-    fn create(
-        &self,
-        vm: VmId,
-        command: &[String],
-        mut record: JoinRecord,
-        sockets: Arc<dyn Sockets>,
-    ) -> io::Result<()> {
+    fn create(&self, mut build: Build, sockets: Arc<dyn Sockets>) -> io::Result<()> {
+        let vm = build.vm();
         let mut domains = lock(&self.domains);
         if domains.contains_key(&vm) {
             return Err(io::ErrorKind::AlreadyExists.into());
@@ -77,11 +72,12 @@ impl Hypervisor for Namespaces {
         let taken = |network| domains.values().any(|other| other.network == network);
         let network = LinkNetwork::free(taken)
             .ok_or_else(|| io::Error::other("no link-local network is free"))?;
-        record.host = Some(network.host().into());
+        build.join.host = Some(network.host().into());
         let site = Site::make(vm, &self.folder, network)?;
-        let join = site.write(&record)?;
+        let join = site.write(&build.join)?;
         let vif = Vif::listen(&site.device, network.host().into())?;
-        let mut guest = site.start(command, &join)?;
+        build.admit()?;
+        let mut guest = site.start(&build.program(), &join)?;
         tracing::info!(%vm, process = guest.id(), device = site.device, "domain started");
         let (stop, stopped) = oneshot::channel();
         let stop = Some(stop);
@@ -102,10 +98,22 @@ impl Hypervisor for Namespaces {
             }
             // Programs of the system are run: not on a thread that others' sockets wait for.
             let _ = tokio::task::spawn_blocking(move || drop(site)).await;
-            lock(&all).remove(&vm);
+            // What it had is free before it is gone from the list.
             sockets.ended();
+            lock(&all).remove(&vm);
         });
         Ok(())
+    }
+
+    fn pause(&self, vm: VmId, paused: bool) -> io::Result<()> {
+        for process in processes(&Site::name(vm))? {
+            rustix::process::kill_process(process, signal(paused))?;
+        }
+        Ok(())
+    }
+
+    fn clear(&self, vm: VmId) {
+        Site::of(vm, &self.folder).take_down();
     }
 
     fn destroy(&self, vm: VmId) -> bool {
@@ -121,12 +129,20 @@ impl Hypervisor for Namespaces {
 }
 
 impl Site {
-    fn make(vm: VmId, folder: &Path, network: LinkNetwork) -> io::Result<Self> {
-        let site = Self {
-            namespace: format!("gose-{vm}"),
+    fn name(vm: VmId) -> String {
+        format!("gose-{vm}")
+    }
+
+    fn of(vm: VmId, folder: &Path) -> Self {
+        Self {
+            namespace: Self::name(vm),
             device: device(vm),
             folder: folder.join(vm.to_string()),
-        };
+        }
+    }
+
+    fn make(vm: VmId, folder: &Path, network: LinkNetwork) -> io::Result<Self> {
+        let site = Self::of(vm, folder);
         // What a node that was killed has left.
         site.take_down();
         let (name, device) = (site.namespace.as_str(), site.device.as_str());
@@ -176,13 +192,8 @@ impl Site {
 
     fn take_down(&self) {
         // Whoever is left in the namespace would keep it alive.
-        if let Ok(listed) = run(&["netns", "pids", &self.namespace]) {
-            for pid in String::from_utf8_lossy(&listed.stdout).split_whitespace() {
-                let pid = pid.parse().ok().and_then(rustix::process::Pid::from_raw);
-                if let Some(pid) = pid {
-                    let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-                }
-            }
+        for process in processes(&self.namespace).unwrap_or_default() {
+            let _ = rustix::process::kill_process(process, rustix::process::Signal::KILL);
         }
         // Not there is as good.
         let _ = run(&["link", "delete", &self.device]);
@@ -195,6 +206,14 @@ impl Drop for Site {
     fn drop(&mut self) {
         self.take_down();
     }
+}
+
+/// Who is in a namespace.
+fn processes(namespace: &str) -> io::Result<Vec<rustix::process::Pid>> {
+    let listed = run(&["netns", "pids", namespace])?;
+    let text = String::from_utf8_lossy(&listed.stdout).into_owned();
+    let process = |word: &str| rustix::process::Pid::from_raw(word.parse().ok()?);
+    Ok(text.split_whitespace().filter_map(process).collect())
 }
 
 /// The node's end of a guest's link: always the same for a guest, of the 15 characters that a name may have.

@@ -6,8 +6,20 @@ use gose_client::guest::RecordError;
 use gose_element::Seid;
 use gose_proto::identity::VmId;
 
-use super::{authenticator::AuthenticatorError, generations::GenerationError, token::IssueError};
-use crate::{config::Name, keys::KeyError, listen::tls::TlsError};
+use super::{
+    authenticator::AuthenticatorError,
+    gate::GateError,
+    generations::GenerationError,
+    journal::{JournalError, Record},
+    measure::MeasureError,
+    pool::PoolError,
+    token::IssueError,
+};
+use crate::{
+    config::{Name, Sha256},
+    keys::KeyError,
+    listen::tls::TlsError,
+};
 
 /// Who had a guest created.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,22 +30,63 @@ pub enum Creator {
     User(Name),
 }
 
-/// A guest to start; whoever makes one has authorised it.
+/// A virtual machine to create; whoever makes one has authorised it.
 #[derive(Debug, Clone)]
 pub struct Start {
     /// The domain's UUID.
     pub vm: VmId,
+    /// What people call it.
+    pub name: Option<String>,
     /// Its elements; the first one holds its key.
     pub seids: Vec<Seid>,
-    /// What it runs.
+    /// The pool that an element is taken from, before those.
+    pub pool: Option<String>,
+    /// The image, by its name.
+    pub image: String,
+    /// What it runs, or the arguments of its kernel.
     pub command: Vec<String>,
+    /// What it boots: a copy with this hash is there.
+    pub kernel: Option<Sha256>,
+    /// Its RAM disk, likewise.
+    pub ramdisk: Option<Sha256>,
+    /// Memory, MiB.
+    pub memory_mib: u32,
+    /// Processors.
+    pub vcpus: u32,
+    /// Whether it is kept, stopped, when it ends by itself.
+    pub keep: bool,
     /// Whose it is.
     pub creator: Creator,
-    /// How many of the creator's may run, this one included.
+    /// How many of the creator's there may be, this one included.
     pub quota: Option<u32>,
 }
 
-/// A guest that runs, for lists.
+impl Start {
+    /// Memory where nobody says how much, MiB.
+    pub const MEMORY: u32 = 256;
+
+    /// A small one of the operator's, without an element.
+    #[must_use]
+    pub fn of(vm: VmId, image: &str, command: Vec<String>) -> Self {
+        Self {
+            vm,
+            name: None,
+            seids: Vec::new(),
+            pool: None,
+            image: image.to_owned(),
+            command,
+            kernel: None,
+            ramdisk: None,
+            memory_mib: Self::MEMORY,
+            vcpus: 1,
+            keep: false,
+            creator: Creator::Operator,
+            quota: None,
+        }
+    }
+}
+
+/// A virtual machine, for lists.
 #[derive(Debug, Clone)]
 pub struct Listed {
     /// The domain's UUID.
@@ -46,6 +99,8 @@ pub struct Listed {
     pub seids: Vec<Seid>,
     /// Whose it is.
     pub creator: Creator,
+    /// Everything that is kept of it.
+    pub record: Record,
 }
 
 /// Why the hypervisor role does not start, or a guest does not.
@@ -75,9 +130,33 @@ pub enum MiddlewareError {
     /// The join record.
     #[error("join record: {0}")]
     Record(#[from] RecordError),
-    /// The guest runs already.
-    #[error("the virtual machine runs already")]
+    /// What is known of virtual machines.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// What it would boot.
+    #[error(transparent)]
+    Measure(#[from] MeasureError),
+    /// No ticket, or one that does not count.
+    #[error(transparent)]
+    Gate(#[from] GateError),
+    /// An element of a pool.
+    #[error(transparent)]
+    Pool(#[from] PoolError),
+    /// The machine is there already.
+    #[error("the virtual machine is there already")]
     Running,
+    /// It does not run.
+    #[error("the virtual machine does not run")]
+    Stopped,
+    /// There is no such machine.
+    #[error("no such virtual machine")]
+    Unknown,
+    /// It ended while it was made.
+    #[error("the virtual machine ended at once")]
+    Ended,
+    /// Another one has the name.
+    #[error("the name \"{0}\" is another virtual machine's")]
+    Name(String),
     /// An element is bound to a guest that runs.
     #[error("element {0} is bound to another virtual machine")]
     Bound(Seid),

@@ -136,6 +136,12 @@ impl TokenIssuer {
         self.key_hash
     }
 
+    /// The last part of the hypervisor's name.
+    #[must_use]
+    pub fn hypervisor(&self) -> &HypervisorId {
+        &self.hypervisor
+    }
+
     /// Handshake signatures that guests asked for.
     pub(super) fn asked(&self) -> &Asked {
         &self.asked

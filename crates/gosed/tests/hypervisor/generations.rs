@@ -24,7 +24,8 @@ const UUID: &str = "00112233-4455-6677-8899-aabbccddeeff";
 /// Stops the machine and starts it again, as after its image was put back: one generation more.
 fn start_again(world: &World, generation: u64) -> Played {
     let middleware = world.hypervisor().roles().middleware.clone().unwrap();
-    middleware.destroy(UUID.parse().unwrap());
+    // The first time there is none.
+    let _ = middleware.destroy(UUID.parse().unwrap());
     assert_eq!(world.start(UUID, "SE-A"), generation);
     world.play()
 }

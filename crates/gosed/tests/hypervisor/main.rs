@@ -9,6 +9,7 @@ mod grids;
 mod guest;
 mod isolation;
 mod line;
+mod machines;
 mod memory;
 mod phases;
 mod private_keys;

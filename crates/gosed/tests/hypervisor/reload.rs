@@ -41,7 +41,7 @@ fn creators_images_and_guests_of_the_hypervisor() {
     let command = super::guest::command(&world.path("guests.sock"));
     let more = format!(
         "[[hypervisor.image]]\nname = \"new\"\ncommand = {command:?}\n\
-         [[hypervisor.creator]]\nuser = \"carol\"\nquota = 1\nseid = [\"SE-B\"]\n"
+         [[hypervisor.creator]]\nuser = \"carol\"\nquota = 1\nimage = [\"new\"]\nseid = [\"SE-B\"]\n"
     );
     let text = world.hypervisor_text.clone() + &more;
     world.reload(world.hypervisor(), &text);

@@ -28,7 +28,7 @@ use gose_testkit::{
 use gosed::{
     config::Config,
     grid::{Grid, Names, Peer, Plane},
-    hypervisor::middleware::{Creator, Start},
+    hypervisor::middleware::Start,
     leased::Leased,
     node::{Node, Running},
 };
@@ -405,10 +405,12 @@ command = {command:?}
 [[hypervisor.creator]]
 user = "alice"
 quota = 2
+image = ["played"]
 seid = {seids:?}
 [[hypervisor.creator]]
 user = "bob"
 quota = 1
+image = ["*"]
 "#,
         path = path.display(),
         port = server.address().unwrap().port(),
@@ -489,12 +491,10 @@ impl World {
     /// Starts a virtual machine of this UUID, as the operator; gives its generation.
     pub(crate) fn start(&self, uuid: &str, seid: &str) -> u64 {
         let middleware = self.hypervisor().roles().middleware.clone().unwrap();
+        let command = super::guest::command(&self.path("guests.sock"));
         let start = Start {
-            vm: uuid.parse().unwrap(),
             seids: vec![seid.parse().unwrap()],
-            command: super::guest::command(&self.path("guests.sock")),
-            creator: Creator::Operator,
-            quota: None,
+            ..Start::of(uuid.parse().unwrap(), "played", command)
         };
         self.runtime.block_on(async move {
             let created = async move { tokio::task::block_in_place(|| middleware.create(start)) };

@@ -62,6 +62,13 @@ name = "auth.example.org"
 [[hypervisor.image]]
 name = "web"
 command = ["/usr/bin/web"]
+[[hypervisor.group]]
+name = "night"
+users = ["carol"]
+[[hypervisor.pool]]
+name = "cards"
+seid = ["SE2"]
+secrets-folder = "cards"
 [[hypervisor.creator]]
 user = "alice"
 quota = 2

@@ -62,6 +62,11 @@ fn issuer_with(
     TokenIssuer::new(chain, Arc::new(Key { pair, public }), lifetime)
 }
 
+/// An issuer with a key of its own.
+pub(in crate::hypervisor) fn issuer() -> Arc<TokenIssuer> {
+    Arc::new(issuer_with(|_| (), Duration::from_secs(3600)).unwrap())
+}
+
 fn domain() -> Arc<Domain> {
     domain_with(Duration::from_secs(3600))
 }
