@@ -53,6 +53,7 @@ client-anchor-files = ["$pki/good/ca.pem"]
 node-anchor-files = ["$pki/good/ca.pem"]
 trust-domain = "test.site"
 [authentication-server]
+revoked-file = "$work/revoked.json"
 elements = ["server"]
 identity = "server"
 pin = "file:$work/server.pin"
@@ -186,9 +187,13 @@ check "its port closes" blocked_within 20 $A
 check "it is not let in again" refused $A SE-A
 check "its port stays closed" blocked $A
 
-# The end of a guest, and of a node. (The name above is taken back in the node's memory alone.)
+
+# The end of a guest, and of a node.
 configure "$udp" "$with_secret" "$nftables"
 check "the guests start under a new node" guests
+check "the name is revoked there too" refused $A SE-A
+check "it is listed" sh -c "test \"\$(gose eap revoked)\" = SE-A"
+check "gose eap reinstate gives it back" gose eap reinstate SE-A
 check "guest A authenticates" enter $A SE-A
 check "packets pass" passes $A
 metrics() { python3 -c 'import urllib.request; print(urllib.request.urlopen("http://127.0.0.1:9777/metrics").read().decode(), end="")'; }

@@ -1,25 +1,49 @@
 #!/bin/sh
 # wpa_supplicant in a namespace, hostapd with the wired driver at the other end of the cable, GoSE as RADIUS server: a port
-# really opens, and closes by logoff, by Disconnect-Request and when a session's time is over.
+# really opens, and closes by logoff, by Disconnect-Request and when a session's time is over. The last ones have their key in an
+# element of a grid, through libgose_pkcs11.so.
 . "$(dirname "$0")/../begin.sh"
 . "$folder/../elements.sh"
 
 authority good
 authority other
-for peer in first second third stranger; do file_key $peer p256; done
-for peer in first second third; do sign good client "$pki/$peer.csr" "$pki/$peer.pem"; done
+for peer in first second third stranger guest; do file_key $peer p256; done
+for peer in first second third guest; do sign good client "$pki/$peer.csr" "$pki/$peer.pem"; done
+file_key grid p256
+sign good server "$pki/grid.csr" "$pki/grid.pem"
 sign other client "$pki/stranger.csr" "$pki/stranger.pem"
 openssl ca -config "$pki/good/ca.cnf" -gencrl -out "$pki/crl.pem" 2>/dev/null
 
-slots element key short once >"$work/gosed.toml"
+slots element key short once ec rsa >"$work/gosed.toml"
 node
-for seid in element key short once; do
-    element $seid p256 good server
+for seid in element key short once; do element $seid p256 good server; done
+element ec p256 good client
+element rsa rsa2048 good client
+for seid in element key short once ec rsa; do
     sed -n 's/^piv-pin = "\(.*\)"$/\1/p' "$work/$seid.secrets" >"$work/$seid.piv-pin"
 done
 printf testing123 >"$work/secret"
+# The guest's own way to its elements: a link that has nothing to do with the port.
+ip netns add guest
+ip link add own type veth peer name grid netns guest
+ip address add 10.8.0.1/24 dev own
+ip link set own up
+ip -n guest address add 10.8.0.2/24 dev grid
+ip -n guest link set grid up
+ip -n guest link set lo up
+sed -i 's/^kind = "software"/&\ndefault = "allow"/' "$work/gosed.toml"
 cat >>"$work/gosed.toml" <<EOF2
+[listen]
+address = "10.8.0.1:7777"
+[tls]
+certificate-file = "$pki/grid.pem"
+key = { file = "$pki/grid.key" }
+user-anchor-files = ["$pki/good/ca.pem"]
+[[user]]
+cn = "guest"
+seid = ["ec", "rsa"]
 [authentication-server]
+revoked-file = "$work/revoked.json"
 elements = ["element"]
 identity = "server"
 pin = "file:$work/element.pin"
@@ -59,7 +83,6 @@ EOF2
 renode
 
 # The cable, and a gate that lets through whoever hostapd says.
-ip netns add guest
 ip link add port type veth peer name wire
 ip link set wire netns guest
 ip address add 10.9.0.1/24 dev port
@@ -121,7 +144,7 @@ supplicant() {
     stations=$((stations + 1))
     ip netns exec guest ip link set wire address "02:00:00:00:00:0$stations"
     {
-        printf 'ctrl_interface=%s\nap_scan=0\neapol_version=2\nnetwork={\n' "$work/supplicant"
+        printf 'ctrl_interface=%s\nap_scan=0\neapol_version=2\n%s\nnetwork={\n' "$work/supplicant" "${globals:-}"
         printf '  key_mgmt=IEEE8021X\n  eap=TLS\n  eapol_flags=0\n  identity="%s@%s"\n' "$peer" "$realm"
         printf '  ca_cert="%s"\n  phase1="tls_disable_tlsv1_3=0"\n' "$pki/good/ca.pem"
         if [ $# -gt 0 ]; then
@@ -210,6 +233,45 @@ disconnect() {
 }
 check "radclient's Disconnect-Request closes it too" disconnect
 no_supplicant
+
+# The key in an element: wpa_supplicant knows OpenSSL's engine, the engine knows the module, the module knows the grid.
+# wpa_supplicant loads nothing from outside /usr/lib.
+module=/usr/lib/x86_64-linux-gnu/pkcs11/libgose_pkcs11.so
+mkdir -p "${module%/*}"
+mount -t tmpfs tmpfs "${module%/*}"
+cp "$bin/libgose_pkcs11.so" "$module"
+cat >"$work/pkcs11.toml" <<EOF2
+version = 1
+[grid]
+address = "10.8.0.1:7777"
+name = "radius.gose.test"
+certificate-file = "$pki/guest.pem"
+key = { file = "$pki/guest.key" }
+anchor-files = ["$pki/good/ca.pem"]
+EOF2
+export GOSE_PKCS11_CONF="$work/pkcs11.toml"
+globals="pkcs11_engine_path=/usr/lib/x86_64-linux-gnu/engines-3/pkcs11.so
+pkcs11_module_path=$module"
+# with_element SEID PIN: a supplicant whose key is in this element.
+with_element() {
+    supplicant "$1" gose.test "client_cert=\"$pki/$1.pem\"" \
+        "private_key=\"pkcs11:token=$1;object=9A;type=private;pin-value=$2\""
+}
+signs() { "$bin/gose" --json element use "$1" | python3 -c "import json, sys; use = json.load(sys.stdin); print(use['ecdsa-sign'] + use['rsa-private'])"; }
+for seid in ec rsa; do
+    before=$(signs $seid)
+    with_element $seid "$(cat "$work/$seid.piv-pin")"
+    check "wpa_supplicant with its key in an element, $seid: the port opens" open 100
+    check "the element signed" test "$(signs $seid)" -gt "$before"
+    check "the server saw that peer" log_has "peer=\"$seid\""
+    tell logoff
+    check "logoff closes it" shut 30
+    no_supplicant
+done
+with_element ec 00000000
+check "with a wrong PIN it stays closed" stays_shut
+no_supplicant
+globals=
 
 metrics() { python3 -c 'import urllib.request; print(urllib.request.urlopen("http://127.0.0.1:9777/metrics").read().decode(), end="")' >"$work/metrics"; }
 check "metrics are served" metrics

@@ -150,7 +150,13 @@ pub(crate) fn wpa() -> Proof {
     need("ping", "iputils-ping")?;
     need("promtool", "prometheus")?;
     need("radclient", "freeradius-utils")?;
+    need(
+        "/usr/lib/x86_64-linux-gnu/engines-3/pkcs11.so",
+        "libengine-pkcs11-openssl",
+    )?;
     eap_needs()?;
+    let mut build = cargo();
+    succeed(build.args(["build", "--quiet", "--package", "gose-pkcs11"]))?;
     judge("wpa")
 }
 

@@ -48,6 +48,9 @@ enum Command {
         /// Only this part
         #[arg(long, value_enum)]
         only: Option<EapPart>,
+        /// Of the comparison only cases whose names contain this, and nothing else of the servers
+        #[arg(long, value_name = "TEXT")]
+        case: Option<String>,
         /// Prints JSON
         #[arg(long)]
         json: bool,
@@ -160,11 +163,13 @@ fn main() -> ExitCode {
         Command::Eap {
             cards,
             only,
+            case,
             json,
             short,
             long,
             half_open,
         } => eap::run(&eap::Wanted {
+            case,
             cards: match only {
                 Some(EapPart::Servers) => Vec::new(),
                 _ => cards.into_iter().map(usize::from).collect(),

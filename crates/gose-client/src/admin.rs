@@ -66,11 +66,18 @@ pub enum Action {
         /// The element.
         seid: String,
     },
-    /// Ends the RADIUS sessions of a peer and does not let it in again while the node runs.
+    /// Ends the RADIUS sessions of a peer and does not let it in again.
     EapRevoke {
         /// The name in its certificate.
         name: String,
     },
+    /// Lets a peer in again whose name was taken back.
+    EapReinstate {
+        /// The name in its certificate.
+        name: String,
+    },
+    /// Tells the names that were taken back.
+    EapRevoked,
     /// Tells how an element in software stands.
     ElementInfo {
         /// The element.
@@ -147,6 +154,15 @@ pub enum Answer {
     Revoked {
         /// Its sessions, whose NAS was asked to end them.
         sessions: u64,
+    },
+    /// A peer may be let in again.
+    Reinstated,
+    /// Names that are not let in, as many of them as fit a message.
+    RevokedNames {
+        /// In order.
+        names: Vec<String>,
+        /// How many there are.
+        total: u64,
     },
     /// How an element stands.
     Info(ElementInfo),

@@ -36,8 +36,14 @@ pub(crate) enum Verb {
     Test(Box<Test>),
     /// Ask a RADIUS server whether it is there (Status-Server)
     Status(Status),
-    /// End the sessions of a peer at their NAS, and do not let it in again while the node runs
-    Revoke(Revoke),
+    /// End the sessions of a peer at their NAS, and do not let it in again, not after a restart either
+    ///
+    /// It counts on this node alone. What all servers are to know stands on a revocation list.
+    Revoke(Named),
+    /// Let a peer in again whose name was revoked
+    Reinstate(Named),
+    /// List the names that were revoked
+    Revoked(Node),
 }
 
 /// The RADIUS server.
@@ -100,30 +106,64 @@ pub(crate) struct Status {
     server: Server,
 }
 
-/// Flags of `revoke`.
+/// Flags of `revoke` and `reinstate`.
 #[derive(Args)]
-pub(crate) struct Revoke {
+pub(crate) struct Named {
     #[command(flatten)]
     on: Node,
     /// The name in its certificate: the SPIFFE identifier, or the common name
     name: String,
 }
 
-impl Revoke {
-    fn run(&self, output: &Output) -> Result<(), Failure> {
+/// Names that were revoked.
+#[derive(Serialize)]
+struct Names {
+    names: Vec<String>,
+    total: u64,
+}
+
+fn another_kind<T>() -> Result<T, Failure> {
+    Err(Failure::Remote(
+        "the node gives an answer of another kind".into(),
+    ))
+}
+
+impl Named {
+    fn revoke(&self, output: &Output) -> Result<(), Failure> {
         let name = self.name.clone();
         match self.on.ask(&Action::EapRevoke { name })? {
             Answer::Revoked { sessions } => output.result(&sessions, |sessions| {
                 format!(
-                    "{sessions} sessions end; {} is not let in while the node runs. \
-                     To keep it out, put its certificate on a revocation list.\n",
+                    "{sessions} sessions end; {} is not let in by this node any more, until `gose eap reinstate`\n",
                     self.name
                 )
             }),
-            _ => Err(Failure::Remote(
-                "the node gives an answer of another kind".into(),
-            )),
+            _ => another_kind(),
         }
+    }
+
+    fn reinstate(&self, output: &Output) -> Result<(), Failure> {
+        let name = self.name.clone();
+        match self.on.ask(&Action::EapReinstate { name })? {
+            Answer::Reinstated => output.result(&self.name, |name| {
+                format!("{name} is let in again, as far as policy and its certificate allow\n")
+            }),
+            _ => another_kind(),
+        }
+    }
+}
+
+fn revoked(on: &Node, output: &Output) -> Result<(), Failure> {
+    match on.ask(&Action::EapRevoked)? {
+        Answer::RevokedNames { names, total } => output.result(&Names { names, total }, |all| {
+            let mut text: String = all.names.iter().map(|name| format!("{name}\n")).collect();
+            let more = usize::try_from(all.total).unwrap_or(usize::MAX) - all.names.len();
+            if more > 0 {
+                text += &format!("and {more} more; the node's revoked-file has them all\n");
+            }
+            text
+        }),
+        _ => another_kind(),
     }
 }
 
@@ -132,7 +172,9 @@ impl Verb {
         match self {
             Self::Test(flags) => flags.run(output),
             Self::Status(flags) => flags.run(output),
-            Self::Revoke(flags) => flags.run(output),
+            Self::Revoke(flags) => flags.revoke(output),
+            Self::Reinstate(flags) => flags.reinstate(output),
+            Self::Revoked(on) => revoked(&on, output),
         }
     }
 }

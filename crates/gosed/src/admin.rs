@@ -13,6 +13,7 @@ use tokio::{
 };
 
 use crate::{
+    auth::RevokedError,
     generations::Told,
     grid::{Counted, Grid, Names, Peer, Used},
     hypervisor::{self, Middleware},
@@ -35,6 +36,19 @@ pub struct AdminHandler {
 pub(crate) struct Denied {
     pub(crate) reason: Refusal,
     pub(crate) cause: String,
+}
+
+/// Names in one answer.
+const NAMES: usize = 64;
+
+fn not_kept(error: RevokedError) -> Denied {
+    Denied {
+        reason: match error {
+            RevokedError::Full => Refusal::Quota,
+            _ => Refusal::Failed,
+        },
+        cause: error.to_string(),
+    }
 }
 
 pub(crate) fn denied<T>(reason: Refusal, cause: impl Into<String>) -> Result<T, Denied> {
@@ -113,7 +127,24 @@ impl AdminHandler {
                 Some(told) => told.take(&peer.names, hypervisor, generations),
                 None => denied(Refusal::Unauthorised, "this node has no [generations]"),
             },
-            (Action::EapRevoke { name }, _) => self.revoke(peer, name),
+            (Action::EapRevoke { name }, _) => {
+                let ended = self.revoker(peer)?.revoke(name).map_err(not_kept)?;
+                Ok(Answer::Revoked {
+                    sessions: u64::try_from(ended).unwrap_or(u64::MAX),
+                })
+            }
+            (Action::EapReinstate { name }, _) => {
+                match self.revoker(peer)?.reinstate(name).map_err(not_kept)? {
+                    true => Ok(Answer::Reinstated),
+                    false => denied(Refusal::Unknown, "the name was not revoked"),
+                }
+            }
+            (Action::EapRevoked, _) => {
+                let mut names = self.revoker(peer)?.revoked();
+                let total = u64::try_from(names.len()).unwrap_or(u64::MAX);
+                names.truncate(NAMES);
+                Ok(Answer::RevokedNames { names, total })
+            }
             (Action::VmDestroy { uuid }, Some(middleware)) => {
                 // It may be called by its name.
                 let show = Action::VmShow { uuid: uuid.clone() };
@@ -153,20 +184,18 @@ impl AdminHandler {
         });
     }
 
-    fn revoke(&self, peer: &Peer, name: &str) -> Result<Answer, Denied> {
+    /// What takes names back, for the operator.
+    fn revoker(&self, peer: &Peer) -> Result<&Disconnector, Denied> {
         if peer.names != Names::Operator {
             return denied(Refusal::Unauthorised, "only the operator revokes");
         }
-        let Some(disconnector) = &self.disconnector else {
-            return denied(
+        match &self.disconnector {
+            Some(disconnector) => Ok(disconnector),
+            None => denied(
                 Refusal::Unknown,
                 "this node has no [authentication-server.radius]",
-            );
-        };
-        let sessions = disconnector.revoke(name);
-        Ok(Answer::Revoked {
-            sessions: u64::try_from(sessions).unwrap_or(u64::MAX),
-        })
+            ),
+        }
     }
 
     /// What is known of an element that this peer administers.

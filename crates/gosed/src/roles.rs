@@ -12,7 +12,9 @@ use gose_proto::identity::RevokedCertificates;
 
 use crate::{
     admin::AdminHandler,
-    auth::{Certificates, EapChannel, Identity, OnHost, Pool, Terms, Tuning},
+    auth::{
+        Certificates, EapChannel, Identity, OnHost, Pool, Revoked, RevokedError, Terms, Tuning,
+    },
     config::{self, AuthenticationServer, Caller, Config, Secret, SlotKind, Text},
     generations::{Told, ToldError},
     grid::Grid,
@@ -131,6 +133,9 @@ pub enum RoleError {
     /// `[authentication-server]`.
     #[error("[authentication-server] {0}")]
     AuthenticationServer(#[from] KeyError),
+    /// Names that were taken back.
+    #[error("[authentication-server] revoked-file: {0}")]
+    Revoked(#[from] RevokedError),
     /// Files of `tls-on-host`.
     #[error("[authentication-server] tls-on-host: {0}")]
     Certificates(#[from] TlsError),
@@ -216,6 +221,7 @@ pub fn check(config: &Config) -> Result<(), RoleError> {
         Told::open(section)?;
     }
     if let Some(role) = &config.authentication_server {
+        Revoked::open(&role.revoked_file)?;
         let companies = role.companies.iter();
         let pins = role
             .pin
@@ -280,7 +286,8 @@ fn pool(role: &AuthenticationServer, grid: &Arc<Grid>) -> Result<Arc<Pool>, Role
     let Terms { allow, reply } = terms(&role.allow, &role.reply);
     (identity.allow, identity.reply) = (allow, reply);
     identities.push(identity);
-    Ok(Pool::new(grid, identities, &tuning(role)))
+    let revoked = Revoked::open(&role.revoked_file)?;
+    Ok(Pool::new(grid, identities, &tuning(role), revoked))
 }
 
 fn tuning(role: &AuthenticationServer) -> Tuning {

@@ -35,7 +35,7 @@ use gose_proto::{
     },
 };
 use gosed::{
-    auth::{Identity, Pool, Tuning},
+    auth::{Identity, Pool, Revoked, Tuning},
     config::Config,
     grid::{Grid, Policy as GridPolicy, Runs, Spec},
     radius::{self, Clients, Front},
@@ -186,6 +186,7 @@ impl Server {
             &grid,
             vec![Identity::new("bench", "bench", PIN, seids)],
             &tuning,
+            Revoked::default(),
         );
         let front = Front::new(pool.clone(), Limits::DEFAULT);
         let socket = radius::bind(([127, 0, 0, 1], 0).into(), Service::Authentication)?;

@@ -173,16 +173,30 @@ impl Ground {
 }
 
 /// Measures every case; lines go to standard output unless JSON is wanted.
-pub(crate) fn run(folder: &Path, effort: Effort, print: bool) -> Outcome<Value> {
+pub(crate) fn run(
+    folder: &Path,
+    effort: Effort,
+    wanted: Option<&str>,
+    print: bool,
+) -> Outcome<Value> {
     let kinds: Vec<Kind> = Kind::ALL
         .into_iter()
         .filter(|kind| kind.is_here())
         .collect();
     let mut cases = Vec::new();
+    let is_wanted = |case: &&Case| wanted.is_none_or(|text| case.name.contains(text));
+    if !CASES.iter().any(|case| is_wanted(&case)) {
+        let names = CASES.map(|case| case.name).join("; ");
+        return Err(format!("no such case; there are: {names}").into());
+    }
     for keys in [Keys::P256, Keys::Rsa2048] {
+        let own = |case: &&Case| case.keys == keys && is_wanted(case);
+        if !CASES.iter().any(|case| own(&case)) {
+            continue;
+        }
         let ground = Ground::new(folder, keys)?;
         let site = ground.site()?;
-        for case in CASES.iter().filter(|case| case.keys == keys) {
+        for case in CASES.iter().filter(own) {
             let measured = measure(&ground, &site, case, &kinds, effort)?;
             if print {
                 show(case, &measured);

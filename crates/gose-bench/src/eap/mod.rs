@@ -37,6 +37,8 @@ fn secret_text() -> &'static str {
 pub(crate) struct Wanted {
     pub(crate) cards: Vec<usize>,
     pub(crate) servers: bool,
+    /// Of the comparison, cases whose names contain this, and nothing else of the servers.
+    pub(crate) case: Option<String>,
     pub(crate) json: bool,
     pub(crate) short: bool,
     pub(crate) long: usize,
@@ -80,7 +82,10 @@ fn servers_in(folder: &Path, wanted: &Wanted, print: bool) -> Outcome<Value> {
             time: Duration::from_secs(3),
         }
     };
-    let comparison = compare::run(folder, effort, print)?;
+    let comparison = compare::run(folder, effort, wanted.case.as_deref(), print)?;
+    if wanted.case.is_some() {
+        return Ok(json!({ "comparison": comparison }));
+    }
     let more = folder.join("more");
     fs::create_dir(&more)?;
     let ground = Ground::new(&more, Keys::P256)?;

@@ -66,7 +66,7 @@ pub struct EapTlsApplet {
     /// The label that Add-Identity appended last since the selection.
     added: Option<Vec<u8>>,
     clock: Arc<Clock>,
-    /// Identities that were set before, with the client's sessions: these outlive power and RESET.
+    /// Identities that were set before, with their sessions: these outlive power and RESET.
     identities: HashMap<Vec<u8>, Arc<Identity>>,
 }
 
@@ -263,9 +263,6 @@ impl EapTlsApplet {
     ) -> Result<StatusWord, StatusWord> {
         self.authorise_operator(env)?;
         memory::delete(env.nvm, env.keys, label)?;
-        for name in env.nvm.names(&sessions::prefix(label)) {
-            env.nvm.delete(name);
-        }
         self.forget_identities();
         Ok(StatusWord::NORMAL)
     }
@@ -310,22 +307,16 @@ impl EapTlsApplet {
                     .map(|clear| Response::ok(clear.to_vec()))
             }
             (Target::Packet { handle } | Target::Implicit { handle }, _) => {
-                self.process_packet(handle, &payload, env)
+                self.process_packet(handle, &payload)
             }
         }
     }
 
-    fn process_packet(
-        &mut self,
-        handle: u8,
-        packet: &[u8],
-        env: &mut Env<'_>,
-    ) -> Result<Response, StatusWord> {
+    fn process_packet(&mut self, handle: u8, packet: &[u8]) -> Result<Response, StatusWord> {
         let Some(conversation) = self.conversations.get_mut(&handle) else {
             return Ok(StatusWord::EAP_PACKET_DISCARDED.into());
         };
         let output = conversation.process(packet)?;
-        conversation.identity.server_sessions.stage(env.nvm);
         Ok(match output {
             Output::Packet(answer) => Response::ok(answer),
             Output::Taken => StatusWord::NORMAL.into(),

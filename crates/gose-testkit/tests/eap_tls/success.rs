@@ -143,17 +143,43 @@ fn restart(element: &Element) -> Element {
 }
 
 #[test]
-fn server_sessions_survive_the_process_and_client_sessions_do_not() {
+fn sessions_survive_power_and_not_the_process() {
     for version in [0x0303, 0x0304] {
         let mut world = World::new(&Options::default().version(version));
         check(&world.drive().unwrap());
-        world.authenticator = restart(&world.authenticator);
+        private_operations(&mut world);
+        for restarts in [[false, false], [true, false], [false, true]] {
+            let [authenticator, peer] = restarts;
+            if authenticator {
+                world.authenticator = restart(&world.authenticator);
+            }
+            if peer {
+                world.peer = restart(&world.peer);
+            }
+            let full = u32::from(authenticator || peer);
+            check(&world.drive().unwrap());
+            assert_eq!(private_operations(&mut world), [full.into(), full.into()]);
+        }
+    }
+}
+
+#[test]
+fn a_resumed_conversation_writes_nothing_but_its_pin_counter() {
+    for version in [0x0303, 0x0304] {
+        let mut world = World::new(&Options::default().version(version));
+        check(&world.drive().unwrap());
+        let before = [&world.peer, &world.authenticator].map(|one| one.host().log.len());
         private_operations(&mut world);
         check(&world.drive().unwrap());
         assert_eq!(private_operations(&mut world), [0, 0]);
-        world.peer = restart(&world.peer);
-        check(&world.drive().unwrap());
-        assert_eq!(private_operations(&mut world), [1, 1]);
+        for (element, before) in [&world.peer, &world.authenticator].into_iter().zip(before) {
+            // Down before the comparison, up after it.
+            let written: Vec<&String> = element.host().log[before..]
+                .iter()
+                .flat_map(|delta| delta.changes.keys())
+                .collect();
+            assert_eq!(written, ["eap/pin"; 2]);
+        }
     }
 }
 

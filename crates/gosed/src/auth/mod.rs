@@ -25,5 +25,5 @@ pub use eap::{
 pub use host::{Certificates, OnHost};
 pub use identity::{Identity, Reply, realm};
 pub use pool::{ElementState, Pool, Terms, Tuning};
-pub use revoked::Revoked;
+pub use revoked::{Revoked, RevokedError};
 pub use verdict::Verdicts;

@@ -184,8 +184,13 @@ impl Pool {
     /// A pool of these identities on a grid. It watches for administrators who want an element back for as long
     /// as it lives.
     #[must_use]
-    pub fn new(grid: &Arc<Grid>, identities: Vec<Identity>, tuning: &Tuning) -> Arc<Self> {
-        let revoked: Arc<Revoked> = Arc::default();
+    pub fn new(
+        grid: &Arc<Grid>,
+        identities: Vec<Identity>,
+        tuning: &Tuning,
+        revoked: Revoked,
+    ) -> Arc<Self> {
+        let revoked = Arc::new(revoked);
         let served = identities.into_iter().map(|mut identity| {
             identity.revoked = revoked.clone();
             match identity.on_host.take() {

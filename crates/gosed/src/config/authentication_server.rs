@@ -34,6 +34,9 @@ pub struct AuthenticationServer {
     /// How long a conversation waits for a free element.
     #[serde(default = "AuthenticationServer::default_wait")]
     pub element_wait_s: Seconds,
+    /// Where the names are kept that `gose eap revoke` takes back.
+    #[serde(default = "AuthenticationServer::default_revoked_file")]
+    pub revoked_file: PathBuf,
     /// What RADIUS clients are told about those who are let in.
     #[serde(default)]
     pub reply: Reply,
@@ -120,12 +123,16 @@ pub enum Service {
 }
 
 impl AuthenticationServer {
+    fn default_revoked_file() -> PathBuf {
+        "/var/lib/gose/revoked.json".into()
+    }
+
     fn default_wait() -> Seconds {
         Seconds::new(10)
     }
 
     pub(super) fn paths(&mut self) -> Vec<&mut PathBuf> {
-        let mut paths = Vec::new();
+        let mut paths = vec![&mut self.revoked_file];
         let own = std::iter::once((&mut self.pin, &mut self.tls_on_host));
         let others = self.companies.iter_mut();
         let others = others.map(|company| (&mut company.pin, &mut company.tls_on_host));

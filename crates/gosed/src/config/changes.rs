@@ -31,6 +31,7 @@ const AT_START: &[&str] = &[
     "authentication-server.elements",
     "authentication-server.identity",
     "authentication-server.pin",
+    "authentication-server.revoked-file",
     "authentication-server.radius",
     "authentication-server.radius.listen",
     "authentication-server.radius.accounting",

@@ -92,7 +92,9 @@ fn authorise(
         | Action::ElementInfo { .. }
         | Action::ElementFault { .. }
         | Action::Generations { .. }
-        | Action::EapRevoke { .. } => denied(Refusal::Unknown, "not an action on virtual machines"),
+        | Action::EapRevoke { .. }
+        | Action::EapReinstate { .. }
+        | Action::EapRevoked => denied(Refusal::Unknown, "not an action on virtual machines"),
     }
 }
 

@@ -20,7 +20,7 @@ use super::{
     front::{count, random},
     sessions::Session,
 };
-use crate::auth::Revoked;
+use crate::auth::{Revoked, RevokedError};
 
 /// Requests on their way at a time.
 const AT_ONCE: usize = 16;
@@ -80,13 +80,28 @@ impl Disconnector {
         &self.counters
     }
 
-    /// A peer is not let in any more while this server runs, and its sessions end: how many they are. Called within
-    /// a runtime.
-    pub fn revoke(&self, peer: &str) -> usize {
-        self.revoked.add(peer);
-        self.end("revoked by an administrator", |session| {
-            session.peer == peer
-        })
+    /// A peer is not let in any more, and its sessions end: how many they are. Called within a runtime.
+    ///
+    /// # Errors
+    /// [`RevokedError`] where the name is not kept; its sessions end nevertheless.
+    pub fn revoke(&self, peer: &str) -> Result<usize, RevokedError> {
+        let kept = crate::long_step(|| self.revoked.add(peer));
+        let ended = self.end_of("revoked by an administrator", peer);
+        kept.map(|()| ended)
+    }
+
+    /// A peer may be let in again; `false` if it was not revoked by its name.
+    ///
+    /// # Errors
+    /// [`RevokedError`]; it stays out.
+    pub fn reinstate(&self, peer: &str) -> Result<bool, RevokedError> {
+        crate::long_step(|| self.revoked.remove(peer))
+    }
+
+    /// The names that are not let in.
+    #[must_use]
+    pub fn revoked(&self) -> Vec<String> {
+        self.revoked.all()
     }
 
     /// The sessions of a peer end: how many they are. Called within a runtime.

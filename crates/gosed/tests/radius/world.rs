@@ -32,7 +32,7 @@ use gose_testkit::{
     world::{Element, OPERATOR_PIN, PIN, element, label, personalise},
 };
 use gosed::{
-    auth::{Certificates, Identity, OnHost, Pool, Tuning},
+    auth::{Certificates, Identity, OnHost, Pool, Revoked, Tuning},
     config::Config,
     grid::{Grid, Policy, Runs, Spec},
     keys::KeptKey,
@@ -158,7 +158,7 @@ impl World {
         tuning: &Tuning,
         limits: Limits,
     ) -> Self {
-        let pool = Pool::new(&grid, identities, tuning);
+        let pool = Pool::new(&grid, identities, tuning, Revoked::default());
         let front = Front::new(pool.clone(), limits);
         let socket = radius::bind(([127, 0, 0, 1], 0).into(), Service::Authentication).unwrap();
         let address = socket.address().unwrap();

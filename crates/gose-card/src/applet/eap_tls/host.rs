@@ -93,7 +93,7 @@ impl Authenticator {
     /// [`Unusable`].
     pub fn new(material: Material<'_>) -> Result<Self, Unusable> {
         let clock = Arc::new(Clock::default());
-        let sessions = Arc::new(Sessions::in_memory(material.sessions, clock.clone()));
+        let sessions = Arc::new(Sessions::new(material.sessions, clock.clone()));
         Self::with(material, clock, sessions)
     }
 

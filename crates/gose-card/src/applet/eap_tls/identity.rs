@@ -19,7 +19,7 @@ use super::{
     clock::Clock,
     credential::Credential,
     memory, meter,
-    sessions::Sessions,
+    sessions::{self, Sessions},
     verifier::{OtherEnd, Trust, Verifier},
 };
 use crate::{card::Env, keystore::PrivateKey};
@@ -38,6 +38,7 @@ pub(super) struct Identity {
     pub(super) credential: Arc<Credential>,
     /// Outlives conversations and power, not the card.
     pub(super) client_sessions: Option<Arc<ClientSessionMemoryCache>>,
+    /// As the client's.
     pub(super) server_sessions: Arc<Sessions>,
     pub(super) anchors: Vec<Vec<u8>>,
     slot: u8,
@@ -63,6 +64,7 @@ impl Identity {
         label: &[u8],
         clock: &Arc<Clock>,
     ) -> Result<Self, StatusWord> {
+        sessions::sweep(env.nvm);
         let memory = memory::load(env.nvm);
         let (records, _) = parse(&memory).map_err(unusable)?;
         let record = records
@@ -109,7 +111,7 @@ impl Identity {
             client_sessions: policy
                 .resumption
                 .then(|| Arc::new(ClientSessionMemoryCache::new(CLIENT_SESSIONS))),
-            server_sessions: Arc::new(Sessions::load(env.nvm, label, clock.clone())),
+            server_sessions: Arc::new(Sessions::new(sessions::IN_CARD, clock.clone())),
             policy,
             provider: Arc::new(provider),
             verifier: Arc::new(verifier),

@@ -1,11 +1,14 @@
-//! Sessions of the server role: bounded, at most a day old; a card's are in its image.
+//! Sessions of the server role: bounded, at most a day old, in memory alone.
+//!
+//! They outlive power and RESET, not the process. In the image each ticket, made or used, would cost a durable write, or a
+//! ticket could be used again after a crash; and what opens the image would open them. A restart costs each
+//! peer a full handshake instead.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use gose_proto::hex;
 use rustls::server::StoresServerSessions;
 use zeroize::Zeroizing;
 
@@ -13,7 +16,10 @@ use super::clock::Clock;
 use crate::nvm::Nvm;
 
 /// Sessions that a card keeps an identity; the oldest goes first.
-const MAX_SESSIONS: usize = 32;
+pub(super) const IN_CARD: usize = 32;
+
+/// Images of earlier cards have sessions under names that begin with this.
+const FORMER: &str = "eap/session/";
 
 /// Seconds that a session may be resumed: what rustls tells in its tickets, under RFC 8446's seven days.
 const LIFETIME: u64 = 24 * 60 * 60;
@@ -21,12 +27,9 @@ const LIFETIME: u64 = 24 * 60 * 60;
 /// Bytes of one session: a certificate chain and secrets.
 const MAX_VALUE: usize = 16_384;
 
-/// Sessions of one identity. rustls calls in the middle of a handshake, where the image is not at hand:
-/// changes are noted and staged after it.
+/// Sessions of one identity.
 #[derive(Debug)]
 pub(super) struct Sessions {
-    /// See [`prefix`]; `None`: they live in memory alone.
-    prefix: Option<String>,
     capacity: usize,
     clock: Arc<Clock>,
     held: Mutex<Held>,
@@ -37,8 +40,6 @@ struct Held {
     by_id: BTreeMap<Vec<u8>, Entry>,
     /// When each began, and its identifier: the oldest first.
     by_age: BTreeSet<(u64, Vec<u8>)>,
-    /// Identifiers whose object in the image is out of date.
-    changed: Vec<Vec<u8>>,
 }
 
 impl std::fmt::Debug for Held {
@@ -52,66 +53,25 @@ struct Entry {
     value: Zeroizing<Vec<u8>>,
 }
 
-/// Names of an identity's sessions in the image begin with this.
-pub(super) fn prefix(label: &[u8]) -> String {
-    format!("eap/session/{}/", hex::encode(label))
+/// Erases what earlier cards have left in the image.
+pub(super) fn sweep(nvm: &mut Nvm) {
+    for name in nvm.names(FORMER) {
+        nvm.delete(name);
+    }
 }
 
 impl Sessions {
-    /// The sessions of an identity as the image has them.
-    pub(super) fn load(nvm: &Nvm, label: &[u8], clock: Arc<Clock>) -> Self {
-        let prefix = prefix(label);
-        let mut held = Held::default();
-        for name in nvm.names(&prefix) {
-            let id = name
-                .strip_prefix(&prefix)
-                .and_then(|id| hex::decode(id).ok());
-            let entry = nvm.get(&name).and_then(Entry::decode);
-            if let (Some(id), Some(entry)) = (id, entry) {
-                held.insert(id, entry);
-            }
-        }
+    /// None yet, and so many at most.
+    pub(super) fn new(capacity: usize, clock: Arc<Clock>) -> Self {
         Self {
-            prefix: Some(prefix),
-            capacity: MAX_SESSIONS,
-            clock,
-            held: Mutex::new(held),
-        }
-    }
-
-    /// Sessions that no image keeps.
-    pub(super) fn in_memory(capacity: usize, clock: Arc<Clock>) -> Self {
-        Self {
-            prefix: None,
             capacity,
             clock,
             held: Mutex::default(),
         }
     }
 
-    /// Stages what changed since the last call.
-    pub(super) fn stage(&self, nvm: &mut Nvm) {
-        let Some(prefix) = &self.prefix else {
-            return;
-        };
-        let mut held = self.held();
-        for id in std::mem::take(&mut held.changed) {
-            let name = format!("{prefix}{}", hex::encode(&id));
-            match held.by_id.get(&id) {
-                Some(entry) => nvm.put(name, entry.encode()),
-                None if nvm.get(&name).is_some() => nvm.delete(name),
-                None => {}
-            }
-        }
-    }
-
     fn remove(&self, id: &[u8]) -> Option<Entry> {
-        let mut held = self.held();
-        let entry = held.remove(id)?;
-        if self.prefix.is_some() {
-            held.changed.push(id.to_vec());
-        }
-        Some(entry)
+        self.held().remove(id)
     }
 
     fn held(&self) -> MutexGuard<'_, Held> {
@@ -141,26 +101,10 @@ impl Held {
         Some(entry)
     }
 
-    fn remove_oldest(&mut self) -> Option<Vec<u8>> {
-        let (_, id) = self.by_age.pop_first()?;
-        self.by_id.remove(&id);
-        Some(id)
-    }
-}
-
-impl Entry {
-    fn encode(&self) -> Vec<u8> {
-        let mut out = self.created.to_be_bytes().to_vec();
-        out.extend_from_slice(&self.value);
-        out
-    }
-
-    fn decode(bytes: &[u8]) -> Option<Self> {
-        let (created, value) = bytes.split_first_chunk::<8>()?;
-        Some(Self {
-            created: u64::from_be_bytes(*created),
-            value: Zeroizing::new(value.to_vec()),
-        })
+    /// `false` if there is none.
+    fn remove_oldest(&mut self) -> bool {
+        let oldest = self.by_age.pop_first();
+        oldest.is_some_and(|(_, id)| self.by_id.remove(&id).is_some())
     }
 }
 
@@ -223,18 +167,12 @@ impl Sessions {
             return false;
         }
         let mut held = self.held();
-        let mut changed = Vec::new();
         while held.by_id.len() >= self.capacity && !held.by_id.contains_key(&id) {
-            let Some(oldest) = held.remove_oldest() else {
+            if !held.remove_oldest() {
                 break;
-            };
-            changed.push(oldest);
+            }
         }
-        changed.push(id.clone());
         held.insert(id, Entry { created, value });
-        if self.prefix.is_some() {
-            held.changed.append(&mut changed);
-        }
         true
     }
 
@@ -255,53 +193,40 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bounded_aged_and_persisted() {
+    fn bounded_aged_and_used_once() {
         let clock = Arc::new(Clock::default());
-        let mut nvm = Nvm::default();
-        let sessions = Sessions::load(&nvm, b"a", clock.clone());
+        let sessions = Sessions::new(IN_CARD, clock.clone());
         assert!(!sessions.put(vec![1], vec![1]), "no clock, no session");
         for n in 0..40u8 {
             clock.set(1000 + u32::from(n));
             assert!(sessions.put(vec![n], vec![n]));
         }
+        assert_eq!(sessions.held().by_id.len(), IN_CARD);
+        assert_eq!(sessions.held().by_age.len(), IN_CARD);
         assert_eq!(sessions.get(&[7]), None);
         assert_eq!(sessions.get(&[8]), Some(vec![8]));
-        sessions.stage(&mut nvm);
-        assert_eq!(nvm.names("eap/session/").len(), MAX_SESSIONS);
-
-        let again = Sessions::load(&nvm, b"a", clock.clone());
-        assert_eq!(again.take(&[8]), Some(vec![8]));
-        assert_eq!(again.take(&[8]), None);
-        again.stage(&mut nvm);
-        assert_eq!(nvm.names("eap/session/").len(), MAX_SESSIONS - 1);
-        assert_eq!(Sessions::load(&nvm, b"b", clock.clone()).get(&[9]), None);
-
+        assert_eq!(sessions.take(&[8]), Some(vec![8]));
+        assert_eq!(sessions.take(&[8]), None);
         clock.set(1009 + 24 * 60 * 60);
-        assert_eq!(again.get(&[9]), None);
-        assert_eq!(again.get(&[10]), Some(vec![10]));
+        assert_eq!(sessions.get(&[9]), None);
+        assert_eq!(sessions.get(&[10]), Some(vec![10]));
+        assert!(!Sessions::new(0, clock).put(vec![1], vec![1]));
     }
 
     #[test]
-    fn in_memory_bounded_and_nothing_staged() {
-        let clock = Arc::new(Clock::default());
-        let sessions = Sessions::in_memory(3, clock.clone());
-        for n in 0..9u8 {
-            clock.set(1000 + u32::from(n % 4));
-            assert!(sessions.put(vec![n], vec![n]));
-        }
-        assert_eq!(sessions.held().by_id.len(), 3);
-        assert_eq!(sessions.held().by_age.len(), 3);
-        assert!(sessions.held().changed.is_empty());
+    fn what_earlier_cards_have_left_is_erased() {
         let mut nvm = Nvm::default();
-        sessions.stage(&mut nvm);
-        assert_eq!(nvm.names("").len(), 0);
+        nvm.put(format!("{FORMER}61/01"), vec![1]);
+        nvm.put("eap/other", vec![2]);
+        sweep(&mut nvm);
+        assert_eq!(nvm.names(""), ["eap/other"]);
     }
 
     #[test]
     fn one_handshake_forgets_its_own_session_alone() {
         let clock = Arc::new(Clock::default());
         clock.set(1000);
-        let sessions = Arc::new(Sessions::in_memory(4, clock));
+        let sessions = Arc::new(Sessions::new(4, clock));
         let (one, other) = (Asked::new(sessions.clone()), Asked::new(sessions.clone()));
         assert!(sessions.put(vec![0], vec![0]));
         assert!(one.put(vec![1], vec![1]) && other.put(vec![2], vec![2]));
