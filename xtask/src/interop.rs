@@ -28,6 +28,9 @@ pub(crate) const NAMES: &[&str] = &[
     "ports",
     "pkcs11",
     "guests",
+    "openssh",
+    "nginx",
+    "curl",
     "capi",
     "wpa",
 ];
@@ -202,10 +205,7 @@ pub(crate) fn pkcs11() -> Proof {
         ("ssh", "openssh-client"),
         ("/usr/sbin/sshd", "openssh-server"),
         ("ip", "iproute2"),
-        (
-            "/usr/lib/x86_64-linux-gnu/engines-3/pkcs11.so",
-            "libengine-pkcs11-openssl",
-        ),
+        (ENGINE, "libengine-pkcs11-openssl"),
     ] {
         need(program, package)?;
     }
@@ -241,6 +241,61 @@ pub(crate) fn guests() -> Proof {
     let mut build = cargo();
     succeed(build.args(["build", "--quiet", "--package", "gose-pkcs11"]))?;
     judge("guests")
+}
+
+/// ssh, sshd and git with keys of elements.
+pub(crate) fn openssh() -> Proof {
+    for (program, package) in [
+        ("ssh", "openssh-client"),
+        ("/usr/sbin/sshd", "openssh-server"),
+        ("git", "git"),
+    ] {
+        need(program, package)?;
+    }
+    recipe("openssh")
+}
+
+/// Web servers with keys of elements.
+pub(crate) fn nginx() -> Proof {
+    for (program, package) in [
+        ("nginx", "nginx"),
+        ("apache2", "apache2-bin"),
+        ("stunnel", "stunnel4"),
+        ("curl", "curl"),
+        ("python3", "python3"),
+        (ENGINE, "libengine-pkcs11-openssl"),
+    ] {
+        need(program, package)?;
+    }
+    recipe("nginx")
+}
+
+/// Clients with keys of elements.
+pub(crate) fn curl() -> Proof {
+    for (program, package) in [
+        ("curl", "curl"),
+        ("keytool", "default-jre-headless"),
+        ("ss", "iproute2"),
+        (ENGINE, "libengine-pkcs11-openssl"),
+    ] {
+        need(program, package)?;
+    }
+    python("python-pkcs11")?;
+    recipe("curl")
+}
+
+/// OpenSSL's way to PKCS#11.
+const ENGINE: &str = "/usr/lib/x86_64-linux-gnu/engines-3/pkcs11.so";
+
+/// A judge that begins with a page of docs/guide.
+fn recipe(folder: &str) -> Proof {
+    need("openssl", "openssl")?;
+    need("pkcs11-tool", "opensc")?;
+    need("ip", "iproute2")?;
+    build_programs()?;
+    let mut build = cargo();
+    succeed(build.args(["build", "--quiet", "--package", "gose-pkcs11"]))?;
+    judge(folder)
 }
 
 /// libgose.so under a program of C.

@@ -141,6 +141,21 @@ const TEST: &[Stage] = &[
         interop::guests,
     ),
     Stage::new(
+        "openssh",
+        "ssh, sshd and git sign with keys of elements, by gose ssh-agent and the module; docs/guide/openssh.md",
+        interop::openssh,
+    ),
+    Stage::new(
+        "nginx",
+        "nginx, httpd and stunnel serve with keys of elements, nginx after 100 reloads too; docs/guide/nginx.md",
+        interop::nginx,
+    ),
+    Stage::new(
+        "curl",
+        "curl, openssl, Java and Python show keys of elements; docs/guide/curl.md",
+        interop::curl,
+    ),
+    Stage::new(
         "capi",
         "a program of C plays the paper's experiment with the ten functions of libgose.so, under valgrind too",
         interop::capi,

@@ -26,5 +26,5 @@ pub use connection::Connection;
 pub use endpoint::Endpoint;
 pub use error::Error;
 pub use link::{Link, Socket};
-pub use remote::RemoteElement;
+pub use remote::{Once, RemoteElement};
 pub use session::SharedSession;

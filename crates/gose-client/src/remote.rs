@@ -107,6 +107,11 @@ impl RemoteElement {
         }
     }
 
+    /// The element for scripts of which each is one request and leaves nothing locked.
+    pub fn once(&mut self) -> Once<'_> {
+        Once(self)
+    }
+
     fn request(&self) -> Result<Request, ElementError> {
         match &self.id {
             Some(id) => Request::with_id(id).map_err(unwritable),
@@ -230,6 +235,34 @@ impl SecureElement for RemoteElement {
             return Outcomes::default();
         }
         self.run_script(script).unwrap_or_else(failed)
+    }
+}
+
+/// An element that is powered up for one script and down after it, in one request.
+pub struct Once<'a>(&'a mut RemoteElement);
+
+impl SecureElement for Once<'_> {
+    fn power_on(&mut self) -> Result<Atr, ElementError> {
+        self.0.power_on()
+    }
+
+    fn power_off(&mut self) {
+        self.0.power_off();
+    }
+
+    fn reset(&mut self, warm: bool) -> Result<Atr, ElementError> {
+        self.0.reset(warm)
+    }
+
+    fn transmit(&mut self, apdu: &[u8]) -> Result<apdu::Response, ElementError> {
+        self.0.transmit(apdu)
+    }
+
+    fn run(&mut self, script: &Script) -> Outcomes {
+        match self.0.run_once(script) {
+            Ok((_, outcomes)) => outcomes,
+            Err(error) => failed(error),
+        }
     }
 }
 

@@ -12,10 +12,9 @@ use std::{
 
 use gose_client::{Connection, Endpoint, RemoteElement};
 use gose_element::{
-    Atr, ElementError, Outcomes, Script, SecureElement, Seid,
+    ElementError, SecureElement, Seid,
     drive::piv::{Piv, PivError, Standing},
 };
-use gose_proto::apdu::Response;
 use zeroize::Zeroizing;
 
 /// A PIN or PUK in memory, wiped when nothing needs it any more.
@@ -224,43 +223,12 @@ impl State {
         let alone = self.contended.is_none_or(|until| Instant::now() >= until);
         if !reach.keep || !(alone || reach.throughout) {
             self.standing = Standing::default();
-            let mut once = Once(element);
+            let mut once = element.once();
             return operation(&mut Piv::resume(&mut once, self.standing, pin)?);
         }
         let mut piv = Piv::resume(element, self.standing, pin)?;
         let outcome = operation(&mut piv);
         self.standing = piv.standing();
         outcome
-    }
-}
-
-/// An element that is powered up for one script and down after it, in one request.
-struct Once<'a>(&'a mut RemoteElement);
-
-impl SecureElement for Once<'_> {
-    fn power_on(&mut self) -> Result<Atr, ElementError> {
-        self.0.power_on()
-    }
-
-    fn power_off(&mut self) {
-        self.0.power_off();
-    }
-
-    fn reset(&mut self, warm: bool) -> Result<Atr, ElementError> {
-        self.0.reset(warm)
-    }
-
-    fn transmit(&mut self, apdu: &[u8]) -> Result<Response, ElementError> {
-        self.0.transmit(apdu)
-    }
-
-    fn run(&mut self, script: &Script) -> Outcomes {
-        match self.0.run_once(script) {
-            Ok((_, outcomes)) => outcomes,
-            Err(error) => Outcomes {
-                done: Vec::new(),
-                failed: Some(error),
-            },
-        }
     }
 }

@@ -19,6 +19,8 @@ mod racs;
 mod reader;
 mod secrets;
 mod service;
+mod socket;
+mod ssh_agent;
 mod tls;
 mod vm;
 
@@ -72,6 +74,11 @@ enum Noun {
     Racs(racs::Args),
     /// Keep an element in a virtual reader of pcscd, so that programs of this machine use it as a card
     Reader(reader::Plug),
+    /// An agent for ssh and sshd whose keys are in an element
+    ///
+    /// Speaks OpenSSH's agent protocol on a Unix socket, for its own user. ssh and git find it by SSH_AUTH_SOCK, sshd
+    /// by HostKeyAgent.
+    SshAgent(ssh_agent::Agent),
     /// TLS to an ordinary server, the handshake done by an element
     #[command(subcommand)]
     Tls(tls::Verb),
@@ -101,6 +108,7 @@ fn main() -> ExitCode {
         Noun::Pki(verb) => verb.run(&output),
         Noun::Racs(args) => args.run(&output),
         Noun::Reader(plug) => plug.forever(&output),
+        Noun::SshAgent(agent) => agent.run(&output),
         Noun::Tls(verb) => verb.run(&output),
         Noun::Vm(verb) => verb.run(&output),
     };

@@ -77,6 +77,11 @@ impl Output {
     }
 }
 
+/// A line of a service on standard error, where systemd's journal takes it.
+pub(crate) fn log(text: &str) {
+    eprintln!("gose: {text}");
+}
+
 /// Writes what was made to a file, in place of the one there.
 ///
 /// # Errors

@@ -8,7 +8,6 @@
 mod client;
 mod config;
 mod request;
-mod socket;
 mod turns;
 mod upstream;
 mod users;
@@ -26,11 +25,8 @@ use std::{
 use clap::Args;
 use serde::Serialize;
 
-use self::{
-    client::Client, config::Config, socket::Listener, turns::Turns, upstream::Upstream,
-    users::Users,
-};
-use crate::{Failure, Output};
+use self::{client::Client, config::Config, turns::Turns, upstream::Upstream, users::Users};
+use crate::{Failure, Output, output::log, socket::Listener};
 
 /// How often a token that was renewed is taken from the attach channel, and the channel looked at.
 const RENEWAL: Duration = Duration::from_secs(30);
@@ -69,7 +65,7 @@ impl Serve {
     /// [`Failure::Local`] when the configuration is wrong or the socket is taken.
     pub(crate) fn run(&self, output: &Output) -> Result<(), Failure> {
         let config = Config::load(&self.config)?;
-        let listener = Listener::bind(&config)?;
+        let listener = Listener::bind(&config.socket, config.group)?;
         let service = Arc::new(Service {
             upstream: Upstream::new(config.way()?),
             turns: Turns::new(config.queue, config.hold),
@@ -107,9 +103,4 @@ impl Serve {
             }
         }
     }
-}
-
-/// A line on standard error, where systemd's journal takes it.
-fn log(text: &str) {
-    eprintln!("gose: {text}");
 }

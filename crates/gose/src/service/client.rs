@@ -15,12 +15,11 @@ use zeroize::Zeroizing;
 use super::{
     Service,
     config::Allowed,
-    log,
     request::{Answer, Arrived, Asked, Input},
     turns::{End, NoTurn, Turn},
     upstream::Trouble,
-    users::Peer,
 };
+use crate::{output::log, socket::Peer};
 
 /// Time without a byte after which a client is left. It comes again when it needs something.
 const IDLE: Duration = Duration::from_secs(600);

@@ -10,7 +10,7 @@ use std::{
 use gose_client::{Connection, Endpoint, Error, guest::Guest};
 use gose_proto::racs::{Request, RequestError, Response};
 
-use super::log;
+use crate::output::log;
 
 /// Between two tries to reach a node that is away.
 const AGAIN: Duration = Duration::from_millis(100);

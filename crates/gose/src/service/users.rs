@@ -5,14 +5,8 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use super::{Service, config::Allowed, log};
-
-/// A client's process when it connected.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Peer {
-    pub(super) uid: u32,
-    pub(super) pid: i32,
-}
+use super::{Service, config::Allowed};
+use crate::{output::log, socket::Peer};
 
 /// Users, and how many clients each has.
 pub(super) struct Users {

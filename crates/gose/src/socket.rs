@@ -1,4 +1,4 @@
-//! The service's socket.
+//! Unix sockets that programs of this machine come to.
 
 use std::{
     io,
@@ -16,8 +16,7 @@ use rustix::{
     net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt::socket_peercred},
 };
 
-use super::{config::Config, log, users::Peer};
-use crate::Failure;
+use crate::{Failure, output::log};
 
 /// Connections that wait to be taken.
 const BACKLOG: i32 = 128;
@@ -25,8 +24,15 @@ const BACKLOG: i32 = 128;
 /// Between two tries where the system takes no connection.
 const AGAIN: Duration = Duration::from_millis(100);
 
-/// The socket that the service listens on. Its file goes with it.
-pub(super) struct Listener {
+/// A client's process when it connected.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Peer {
+    pub(crate) uid: u32,
+    pub(crate) pid: i32,
+}
+
+/// A socket that listens. Its file goes with it.
+pub(crate) struct Listener {
     listener: UnixListener,
     path: PathBuf,
 }
@@ -34,9 +40,8 @@ pub(super) struct Listener {
 impl Listener {
     /// Listens, for the own user alone (mode 0600) or for a group too (0660), from the first moment. A socket that
     /// nobody listens on is replaced.
-    pub(super) fn bind(config: &Config) -> Result<Self, Failure> {
-        let path = &config.socket;
-        Self::at(path, config.group).map_err(|error| {
+    pub(crate) fn bind(path: &Path, group: Option<u32>) -> Result<Self, Failure> {
+        Self::at(path, group).map_err(|error| {
             let hint = match error.kind() {
                 io::ErrorKind::AddrInUse => "; another service runs there",
                 io::ErrorKind::NotFound => "; make its folder first",
@@ -75,12 +80,12 @@ impl Listener {
         })
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// The next client, and who it is.
-    pub(super) fn accept(&self) -> (UnixStream, Peer) {
+    pub(crate) fn accept(&self) -> (UnixStream, Peer) {
         loop {
             let accepted = self.listener.accept().and_then(|(stream, _)| {
                 let credentials = socket_peercred(&stream)?;
