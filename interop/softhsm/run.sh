@@ -13,7 +13,12 @@ export SOFTHSM2_CONF="$work/softhsm2.conf" GOSE_TEST_TOKENS="$work/tokens" GOSE_
 softhsm2-util --init-token --free --label gose --pin 1234 --so-pin 5678 >/dev/null
 export GOSE_TEST_PKCS11="pkcs11:token=gose?module-path=$module&pin-value=1234"
 
-check "keys, import, secret keys, contract, many signatures, threads, token taken away, wrong PIN" \
+# A key pair that the token has before any card comes.
+pkcs11-tool --module "$module" --token-label gose --login --pin 1234 --keypairgen --key-type EC:prime256v1 \
+    --id AD01 --label "there before" --usage-sign >/dev/null 2>&1
+export GOSE_TEST_ADOPT=AD01
+
+check "keys, import, secret keys, contract, adopted key, many signatures, threads, token taken away, wrong PIN" \
     cargo test --offline --quiet --package gose-backend --features pkcs11,__judges --test pkcs11 -- --nocapture
 
 pkcs11-tool --module "$module" --token-label gose --login --pin 1234 --list-objects >"$work/objects" 2>/dev/null
@@ -24,6 +29,12 @@ objects() {
 }
 all() { set -- $(objects "$1" "$2"); [ "$1" -gt 0 ] && [ "$1" = "$2" ]; }
 some() { set -- $(objects "$1" "$2"); [ "$2" -gt 0 ]; }
+before() {
+    for object in "Private Key Object" "Public Key Object"; do
+        grep -A 4 "^$object" "$work/objects" | grep -c 'there before' | grep -qx 1 || return 1
+    done
+}
+check "what the token had before the cards is there after them" before
 check "pkcs11-tool sees the keys" grep -q 'GoSE ' "$work/objects"
 check "every private key is sensitive" all "Private Key Object" sensitive
 check "those that were made there were never extractable" some "Private Key Object" "always sensitive, never extractable"

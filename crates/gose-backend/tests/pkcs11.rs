@@ -14,10 +14,16 @@ mod support;
 use std::sync::Arc;
 
 use gose_backend::pkcs11::{HsmError, Pkcs11KeyStore, Settings};
-use gose_card::keystore::{
-    Algorithm, Export, KeyError, KeyStore, Scheme, SecretAlgorithm, SoftwareKeyStore,
+use gose_card::{
+    Hosted, Memory, factory, keyring,
+    keystore::{Algorithm, Export, KeyError, KeyStore, Scheme, SecretAlgorithm, SoftwareKeyStore},
+    nvm::Nvm,
 };
-use gose_proto::pkcs11::Uri;
+use gose_element::{
+    SecureElement,
+    drive::piv::{Piv, Slot},
+};
+use gose_proto::{hex, pkcs11::Uri};
 use gose_testkit::contract::{self, Keys, Removal, Second, Terms};
 use zeroize::Zeroizing;
 
@@ -52,6 +58,7 @@ fn an_hsm_holds_keys() {
     support::leave_signature(key);
     many_threads(key);
     keeps_the_contract(&store);
+    what_was_there_stays(&store);
     token_taken_away(key);
     wrong_names();
 }
@@ -66,6 +73,53 @@ fn keeps_the_contract(store: &Pkcs11KeyStore) {
         second: Second::None("in one process it has one owner"),
     };
     println!("{}", contract::run(&mut element, terms));
+}
+
+/// A key that the token had before any card is the token's: whatever a card does with the slot that took it up, the key
+/// stays. The script looks again, with pkcs11-tool.
+fn what_was_there_stays(store: &Pkcs11KeyStore) {
+    const KEY: [u8; 32] = [0x42; 32];
+    let id = hex::decode(support::daemon("GOSE_TEST_ADOPT")).unwrap();
+    let had = store.adopt(&id).unwrap();
+    let still_there = |when: &str| {
+        let key = store.open(&had.blob).unwrap();
+        key.sign(Scheme::EcdsaP256Sha256, b"m").expect(when);
+        assert_eq!(store.adopt(&id).unwrap().blob, had.blob, "{when}");
+    };
+    let nvm = Nvm::replay([
+        factory::birth([9; 16]),
+        keyring::filled(0x9A, &had.blob),
+        keyring::filled(0x9C, &had.blob),
+    ]);
+    let card = factory::new_card(nvm, Arc::new(store.clone()));
+    let mut card = Hosted::new(card, Memory::default());
+    card.power_on().unwrap();
+    Piv::open(&mut card).set_management_key(&KEY).unwrap();
+    let generate = |card: &mut Hosted<Memory>| {
+        let mut piv = Piv::open(card);
+        piv.authenticate_management(&KEY).unwrap();
+        piv.generate(Slot::AUTHENTICATION, Algorithm::P256)
+    };
+    card.host_mut().fail = true;
+    assert!(generate(&mut card).is_err());
+    still_there("the disk was full");
+    card.host_mut().fail = false;
+    generate(&mut card).unwrap();
+    still_there("GENERATE in its place");
+    generate(&mut card).unwrap();
+    still_there("GENERATE in the place of that one");
+    let mut piv = Piv::open(&mut card);
+    piv.authenticate_management(&KEY).unwrap();
+    // IMPORT of P-256's number 1.
+    let import = "00FE119C2206200000000000000000000000000000000000000000000000000000000000000001";
+    let answer = card.transmit(&hex::decode(import).unwrap()).unwrap();
+    assert_eq!(answer.sw.value(), 0x9000);
+    still_there("IMPORT in its place");
+    card.reset(false).unwrap();
+    generate(&mut card).unwrap();
+    card.power_off();
+    drop(card);
+    still_there("reset, and the end of the card");
 }
 
 /// Keys that were born elsewhere.

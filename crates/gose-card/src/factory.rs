@@ -5,7 +5,12 @@ use std::sync::Arc;
 use gose_element::drive::piv::{CHUID, Slot, cardholder_unique_identifier};
 
 use crate::{
-    applet::{Applet, eap_tls::EapTlsApplet, piv, storage::StorageApplet},
+    applet::{
+        Applet,
+        eap_tls::EapTlsApplet,
+        piv,
+        storage::{Quotas, StorageApplet},
+    },
     card::Card,
     keystore::KeyStore,
     nvm::{Delta, Nvm},
@@ -45,10 +50,16 @@ pub fn birth(guid: [u8; 16]) -> Delta {
 /// did not, no PIN can be verified (`6984`).
 #[must_use]
 pub fn new_card(nvm: Nvm, keys: Arc<dyn KeyStore>) -> Card {
+    new_card_within(Quotas::default(), nvm, keys)
+}
+
+/// The same, with these quotas of the storage application.
+#[must_use]
+pub fn new_card_within(quotas: Quotas, nvm: Nvm, keys: Arc<dyn KeyStore>) -> Card {
     let applets: Vec<Box<dyn Applet>> = vec![
         Box::new(piv::PivApplet::new(Random::system())),
         Box::new(EapTlsApplet::new()),
-        Box::new(StorageApplet::new(Random::system())),
+        Box::new(StorageApplet::within(quotas, Random::system())),
     ];
     Card::new(nvm, keys, applets)
 }

@@ -81,7 +81,8 @@ impl Keyring {
     ) -> Result<Arc<dyn PrivateKey>, KeyError> {
         let stored = self.store.import(pkcs8)?;
         self.bury(nvm, slot);
-        forget_origin(nvm, slot);
+        nvm.put(origin(slot), [IMPORTED]);
+        self.born.push(stored.blob.clone());
         Ok(self.keep(nvm, slot, stored))
     }
 
@@ -131,13 +132,11 @@ impl Keyring {
         }
     }
 
-    /// The key of a slot is about to go: a key pair that the card made goes from its store, too; one that the store had
-    /// before does not.
+    /// The key of a slot is about to go: a key pair that the card made or took in goes from its store, too; one that the
+    /// store had before does not.
     fn bury(&mut self, nvm: &Nvm, slot: u8) {
-        if let Some(blob) = nvm
-            .get(&name(slot))
-            .filter(|_| self.was_generated(nvm, slot))
-        {
+        let is_own = matches!(nvm.get(&origin(slot)), Some(&[GENERATED | IMPORTED]));
+        if let Some(blob) = nvm.get(&name(slot)).filter(|_| is_own) {
             self.dead.push(Zeroizing::new(blob.to_vec()));
         }
     }
@@ -171,8 +170,10 @@ pub fn is_filled(nvm: &Nvm, slot: u8) -> bool {
     nvm.get(&name(slot)).is_some()
 }
 
-/// How a key came into its slot, where it was made there.
+/// How a key came into its slot: it was made there.
 const GENERATED: u8 = 1;
+/// It came from outside, and its store keeps what the card gave it. Without either the store had the key before.
+const IMPORTED: u8 = 2;
 
 fn origin(slot: u8) -> String {
     format!("origin/{slot:02x}")
@@ -218,7 +219,8 @@ mod tests {
     fn a_store_outside_loses_what_the_card_made_and_keeps_what_it_had() {
         let store = Arc::new(Outside::default());
         let mut keys = Keyring::new(store.clone());
-        let had = store.generate(Algorithm::P256).unwrap().blob;
+        let [had, other, another] =
+            [(); 3].map(|()| store.generate(Algorithm::P256).unwrap().blob.to_vec());
         let mut nvm = Nvm::replay([filled(0x9A, &had)]);
         let blob = |nvm: &Nvm| nvm.get("key/9a").unwrap().to_vec();
         let destroyed = || store.0.lock().unwrap().clone();
@@ -243,14 +245,20 @@ mod tests {
         assert_eq!(destroyed()[1..], [made]);
 
         let made = blob(&nvm);
-        keys.import(&mut nvm, 0x9A, &had).unwrap();
+        keys.import(&mut nvm, 0x9A, &other).unwrap();
         nvm.commit();
         keys.committed();
         assert_eq!(destroyed()[2..], [made]);
         assert!(!keys.was_generated(&nvm, 0x9A));
+
+        keys.import(&mut nvm, 0x9A, &another).unwrap();
+        nvm.roll_back();
+        keys.forget();
+        assert_eq!(destroyed()[3..], [another], "taken in, but not durable");
         keys.remove(&mut nvm, 0x9A);
         nvm.commit();
         keys.committed();
-        assert_eq!(destroyed().len(), 3);
+        assert_eq!(destroyed()[4..], [other], "what was taken in goes, too");
+        assert!(!destroyed().contains(&had), "the store had it before");
     }
 }

@@ -103,6 +103,33 @@ pub enum Export {
     Wrapped,
 }
 
+/// Lets a secret key do what it is for.
+///
+/// # Errors
+/// [`KeyError::Unsupported`] for another use.
+pub fn only_if(is_its_use: bool) -> Result<(), KeyError> {
+    is_its_use.then_some(()).ok_or(KeyError::Unsupported)
+}
+
+/// Takes a key of a length that the algorithm has.
+///
+/// # Errors
+/// [`KeyError::Input`] for another one.
+pub fn fitting(algorithm: SecretAlgorithm, key_len: usize) -> Result<(), KeyError> {
+    let fits = algorithm.takes(key_len);
+    fits.then_some(()).ok_or(KeyError::Input)
+}
+
+/// Bytes of the key that is in wrapped bytes: two blocks of eight or more, and one more that proves them (RFC 3394, 2.2).
+///
+/// # Errors
+/// [`KeyError::Mismatch`] for bytes that nobody wrapped.
+pub fn wrapped_len(wrapped: &[u8]) -> Result<usize, KeyError> {
+    let len = wrapped.len().checked_sub(8);
+    len.filter(|len| *len >= 16 && len.is_multiple_of(8))
+        .ok_or(KeyError::Mismatch)
+}
+
 /// A secret key that a store made or took in: the card keeps the blob in its image.
 #[derive(Clone)]
 pub struct StoredSecret {

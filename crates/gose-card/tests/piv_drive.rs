@@ -1,24 +1,25 @@
 //! The host's side of PIV against the card's.
 #![allow(clippy::unwrap_used)]
 
-use std::sync::Arc;
+#[path = "support/counted.rs"]
+mod counted;
 
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_ASN1, ECDSA_P384_SHA384_ASN1, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256,
     RSA_PSS_2048_8192_SHA256, VerificationAlgorithm,
 };
+use counted::{Counted, birth};
 use gose_card::{
-    Hosted, Memory, factory,
+    factory,
     keystore::{KeyStore, SoftwareKeyStore},
     nvm::Nvm,
 };
 use gose_element::{
-    Algorithm, Atr, ElementError, Outcomes, Scheme, Script, SecureElement,
+    Algorithm, Scheme,
     drive::piv::{
         KEY_ATTESTATION_ARCS, KEY_ATTESTATION_OID, KeyAttestation, PinPolicy, Piv, PivError, Slot,
     },
 };
-use gose_proto::apdu::Response;
 use x509_parser::{oid_registry::Oid, prelude::*};
 
 type Verification = &'static dyn VerificationAlgorithm;
@@ -26,48 +27,8 @@ type Verification = &'static dyn VerificationAlgorithm;
 const KEY: [u8; 32] = [0x42; 32];
 const PIN: &[u8] = b"123456";
 
-/// An element that counts the scripts it is given: the round trips of a remote one.
-struct Counted {
-    card: Hosted<Memory>,
-    scripts: usize,
-}
-
-impl SecureElement for Counted {
-    fn power_on(&mut self) -> Result<Atr, ElementError> {
-        self.card.power_on()
-    }
-    fn power_off(&mut self) {
-        self.card.power_off();
-    }
-    fn reset(&mut self, warm: bool) -> Result<Atr, ElementError> {
-        self.card.reset(warm)
-    }
-    fn transmit(&mut self, apdu: &[u8]) -> Result<Response, ElementError> {
-        self.card.transmit(apdu)
-    }
-    fn run(&mut self, script: &Script) -> Outcomes {
-        self.scripts += 1;
-        let mut outcomes = self.card.run(script);
-        // What a remote element does not tell: answers that nobody asked for.
-        let last = outcomes.done.len().saturating_sub(1);
-        for (index, outcome) in outcomes.done.iter_mut().enumerate() {
-            if index != last && !script.steps[index].append {
-                *outcome = None;
-            }
-        }
-        outcomes
-    }
-}
-
 fn element() -> Counted {
-    let nvm = Nvm::replay([factory::birth([1; 16])]);
-    let card = factory::new_card(nvm, Arc::new(SoftwareKeyStore));
-    let mut element = Counted {
-        card: Hosted::new(card, Memory::default()),
-        scripts: 0,
-    };
-    element.power_on().unwrap();
-    element
+    Counted::on(birth())
 }
 
 fn initialised() -> Counted {
@@ -246,9 +207,7 @@ fn keys_survive_power_and_a_new_process() {
     let log = std::mem::take(&mut element.card.host_mut().log);
     let nvm = Nvm::replay([factory::birth([1; 16])].into_iter().chain(log));
     assert_eq!(factory::key_slots(&nvm), [Slot::SIGNATURE]);
-    let card = factory::new_card(nvm, Arc::new(SoftwareKeyStore));
-    let mut again = Hosted::new(card, Memory::default());
-    again.power_on().unwrap();
+    let mut again = Counted::on(nvm);
     let key = Piv::open(&mut again).public_key(Slot::SIGNATURE).unwrap();
     assert_eq!(key.info, info);
 }
@@ -320,9 +279,7 @@ fn keys_from_outside_are_not_attested() {
     let stored = SoftwareKeyStore.generate(Algorithm::P256).unwrap();
     let filled = gose_card::keyring::filled(0x9A, &stored.blob);
     let nvm = Nvm::replay([factory::birth([1; 16]), filled]);
-    let card = factory::new_card(nvm, Arc::new(SoftwareKeyStore));
-    let mut element = Hosted::new(card, Memory::default());
-    element.power_on().unwrap();
+    let mut element = Counted::on(nvm);
     let mut piv = Piv::open(&mut element);
     piv.set_management_key(&KEY).unwrap();
     piv.authenticate_management(&KEY).unwrap();

@@ -1,16 +1,18 @@
 //! The host's side of the storage application against the card's.
 #![allow(clippy::unwrap_used)]
 
-use std::sync::Arc;
+#[path = "support/counted.rs"]
+mod counted;
 
+use counted::{Counted, birth};
 use gose_card::{
-    Hosted, Memory, factory,
-    keystore::SoftwareKeyStore,
+    applet::storage::Quotas,
+    factory,
     nvm::{Delta, Nvm},
     timing::Cost,
 };
 use gose_element::{
-    Atr, ElementError, Outcomes, Script, SecretAlgorithm, SecureElement,
+    Atr, ElementError, SecretAlgorithm, SecureElement,
     drive::{
         piv::Piv,
         storage::{AID, Access, KeyReference, NewKey, NewObject, Origin, Storage, StorageError},
@@ -28,55 +30,8 @@ const MAC: &[u8; 32] = b"\xF2a MAC key that never gets out!\xF2";
 const KW: &[u8; 32] = b"\xF3wrapping key that never leaves\xF3";
 const LEAVES: &[u8; 32] = b"\xF4this key leaves, but wrapped.\xF4\xF4";
 
-/// An element that counts the scripts it is given: the round trips of a remote one.
-struct Counted {
-    card: Hosted<Memory>,
-    scripts: usize,
-}
-
-impl SecureElement for Counted {
-    fn power_on(&mut self) -> Result<Atr, ElementError> {
-        self.card.power_on()
-    }
-    fn power_off(&mut self) {
-        self.card.power_off();
-    }
-    fn reset(&mut self, warm: bool) -> Result<Atr, ElementError> {
-        self.card.reset(warm)
-    }
-    fn transmit(&mut self, apdu: &[u8]) -> Result<Response, ElementError> {
-        self.card.transmit(apdu)
-    }
-    fn run(&mut self, script: &Script) -> Outcomes {
-        self.scripts += 1;
-        let mut outcomes = self.card.run(script);
-        // What a remote element does not tell: answers that nobody asked for.
-        let last = outcomes.done.len().saturating_sub(1);
-        for (index, outcome) in outcomes.done.iter_mut().enumerate() {
-            if index != last && !script.steps[index].append {
-                *outcome = None;
-            }
-        }
-        outcomes
-    }
-}
-
-fn on(nvm: Nvm) -> Counted {
-    let card = factory::new_card(nvm, Arc::new(SoftwareKeyStore));
-    let mut element = Counted {
-        card: Hosted::new(card, Memory::default()),
-        scripts: 0,
-    };
-    element.power_on().unwrap();
-    element
-}
-
-fn birth() -> Nvm {
-    Nvm::replay([factory::birth([1; 16])])
-}
-
 fn initialised() -> Counted {
-    let mut element = on(birth());
+    let mut element = Counted::on(birth());
     Piv::open(&mut element)
         .set_management_key(&MANAGEMENT)
         .unwrap();
@@ -276,6 +231,69 @@ fn a_wrong_pin_costs_one_try_and_is_not_shown_twice() {
     assert_eq!(Piv::open(&mut element).pin_tries(), Ok(Some(2)));
 }
 
+/// A card's own quotas count, and what it holds already stays when they become less.
+#[test]
+fn quotas_by_configuration() {
+    let few = Quotas {
+        keys: 1,
+        objects: 2,
+        object_bytes: 10,
+        bytes: 20,
+    };
+    let mut element = Counted::within(few, birth());
+    Piv::open(&mut element)
+        .set_management_key(&MANAGEMENT)
+        .unwrap();
+    let object = |id| NewObject {
+        id,
+        read: Access::Pin,
+        write: Access::Pin,
+        label: "",
+    };
+    let mut storage = user(&mut element);
+    assert_eq!(
+        storage.create(&object(0), &[0; 11]),
+        Err(StorageError::Quota)
+    );
+    storage.create(&object(0), &[0; 10]).unwrap();
+    assert_eq!(
+        storage.create(&object(1), &[0; 5]),
+        Err(StorageError::Quota)
+    );
+    storage.create(&object(1), &[0; 4]).unwrap();
+    assert_eq!(storage.put(1, &[0; 5]), Err(StorageError::Quota));
+    storage.put(1, b"").unwrap();
+    assert_eq!(storage.create(&object(2), b""), Err(StorageError::Quota));
+    storage.authenticate_management(&MANAGEMENT).unwrap();
+    storage
+        .import(&new(1, SecretAlgorithm::Aes256Gcm), AES)
+        .unwrap();
+    assert_eq!(
+        storage.import(&new(2, SecretAlgorithm::HmacSha256), MAC),
+        Err(StorageError::Quota)
+    );
+    let select = [&[0x00, 0xA4, 0x04, 0x00, 9][..], &AID, &[0]].concat();
+    let told = element.transmit(&select).unwrap().data;
+    for (tag, value) in [(0x81, 1), (0x82, 2), (0x83, 10), (0x84, 20)] {
+        let told =
+            tlv::find(tlv::find(&told, 0x6F).unwrap(), 0xA5).and_then(|own| tlv::find(own, tag));
+        assert_eq!(told, Some(&[0, 0, 0, value][..]));
+    }
+    // The same memory in a card with less room.
+    let none = Quotas {
+        keys: 0,
+        objects: 0,
+        object_bytes: 0,
+        bytes: 0,
+    };
+    let nvm = element.card.card().nvm().clone();
+    let mut element = Counted::within(none, nvm);
+    let mut storage = user(&mut element);
+    assert_eq!(*storage.get(0).unwrap(), [0; 10]);
+    assert_eq!(storage.put(0, b"x"), Err(StorageError::Quota));
+    storage.delete(0).unwrap();
+}
+
 #[test]
 fn quotas() {
     let mut element = initialised();
@@ -334,7 +352,7 @@ fn what_was_made_survives_a_new_process() {
     };
     storage.create(&label, b"content").unwrap();
     let log = std::mem::take(&mut element.card.host_mut().log);
-    let mut again = on(Nvm::replay(
+    let mut again = Counted::on(Nvm::replay(
         std::iter::once(factory::birth([1; 16])).chain(log),
     ));
     assert_eq!(*Storage::open(&mut again).get(0xFF).unwrap(), b"content");
@@ -392,7 +410,7 @@ fn power_cut_at_every_write() {
     let log: Vec<Delta> = whole.card.host().log.clone();
     let prefix = |len: usize| {
         let deltas = log.iter().take(len).cloned();
-        on(Nvm::replay(
+        Counted::on(Nvm::replay(
             std::iter::once(factory::birth([1; 16])).chain(deltas),
         ))
     };
@@ -504,7 +522,7 @@ fn encryptions_are_counted_ahead_and_end_at_the_bound() {
         .into(),
     };
     nvm = Nvm::replay([nvm.snapshot(), used_up]);
-    let mut element = on(nvm);
+    let mut element = Counted::on(nvm);
     let mut storage = user(&mut element);
     assert_eq!(
         storage.encipher(key(1), b"", b"x"),
@@ -519,15 +537,40 @@ fn primitives_are_charged() {
     let charged = |element: &mut Counted, f: &dyn Fn(&mut Storage<'_>)| {
         element.card.host_mut().cost = Cost::ZERO;
         f(&mut user(element));
-        let cost = element.card.host().cost;
-        (cost.cipher_bytes, cost.hash_blocks)
+        Cost {
+            io_bytes: 0,
+            ..element.card.host().cost
+        }
     };
+    let cipher = |bytes| Cost {
+        cipher_keys: 1,
+        cipher_messages: 1,
+        cipher_bytes: bytes,
+        ..Cost::ZERO
+    };
+    let sealed = user(&mut element)
+        .encipher(key(1), b"head", &[0; 100])
+        .unwrap();
     let seal = |s: &mut Storage<'_>| drop(s.encipher(key(1), b"head", &[0; 100]).unwrap());
-    assert_eq!(charged(&mut element, &seal), (16 * (7 + 1 + 1), 0));
+    assert_eq!(charged(&mut element, &seal), cipher(16 * (7 + 1 + 1)));
+    let open = |s: &mut Storage<'_>| drop(s.decipher(key(1), b"head", &sealed).unwrap());
+    assert_eq!(charged(&mut element, &open), cipher(16 * (7 + 1 + 1)));
     let mac = |s: &mut Storage<'_>| drop(s.mac(key(2), &[0; 200]).unwrap());
-    assert_eq!(charged(&mut element, &mac), (0, 1 + 4 + 2));
+    let hash = Cost {
+        hash_blocks: 1 + 4 + 2,
+        hash_messages: 1,
+        ..Cost::ZERO
+    };
+    assert_eq!(charged(&mut element, &mac), hash);
     let wrap = |s: &mut Storage<'_>| drop(s.wrap(key(3), key(4)).unwrap());
-    assert_eq!(charged(&mut element, &wrap), (96 * 5, 0));
+    assert_eq!(charged(&mut element, &wrap), cipher(96 * 5));
+    // The challenge of the administrator's key, then the new key.
+    let generate = |s: &mut Storage<'_>| {
+        s.authenticate_management(&MANAGEMENT).unwrap();
+        s.generate(&new(9, SecretAlgorithm::Aes256Gcm)).unwrap();
+    };
+    let came = charged(&mut element, &generate);
+    assert_eq!((came.cipher_keys, came.hash_blocks), (1, 0));
 }
 
 /// Commands that are near to those of the applications of the card.

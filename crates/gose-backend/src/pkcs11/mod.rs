@@ -19,7 +19,7 @@ use cryptoki::{
 };
 use gose_card::keystore::{
     Algorithm, Export, KeyError, KeyStore, PrivateKey, SecretAlgorithm, SecretKey,
-    SoftwareKeyStore, Stored, StoredSecret,
+    SoftwareKeyStore, Stored, StoredSecret, fitting, wrapped_len,
 };
 use gose_proto::pkcs11::Uri;
 use zeroize::Zeroizing;
@@ -254,9 +254,7 @@ impl KeyStore for Pkcs11KeyStore {
         export: Export,
         key: &[u8],
     ) -> Result<StoredSecret, KeyError> {
-        if !algorithm.takes(key.len()) {
-            return Err(KeyError::Input);
-        }
+        fitting(algorithm, key.len())?;
         let id = fresh_id()?;
         let mut attributes = secret::attributes(algorithm, export, &id);
         attributes.push(Attribute::Value(key.to_vec()));
@@ -294,10 +292,7 @@ impl KeyStore for Pkcs11KeyStore {
         if !wrapping.algorithm.wraps() {
             return Err(KeyError::Unsupported);
         }
-        let len = wrapped.len().checked_sub(8).ok_or(KeyError::Mismatch)?;
-        if len < 16 || !len.is_multiple_of(8) {
-            return Err(KeyError::Mismatch);
-        }
+        let len = wrapped_len(wrapped)?;
         let id = fresh_id()?;
         let attributes = secret::attributes(algorithm, export, &id);
         self.pool.run(|session, _| {

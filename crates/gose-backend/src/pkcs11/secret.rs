@@ -8,7 +8,7 @@ use cryptoki::{
     object::{Attribute, KeyType, ObjectClass},
     session::Session,
 };
-use gose_card::keystore::{Export, KeyError, SecretAlgorithm, SecretKey};
+use gose_card::keystore::{self, Export, KeyError, SecretAlgorithm, SecretKey};
 use zeroize::Zeroizing;
 
 use super::{HsmError, object::Object, pool::Pool, template};
@@ -100,10 +100,6 @@ impl HsmSecret {
             object: Object::new(pool, ObjectClass::SECRET_KEY, blob.id.clone()),
         }
     }
-
-    fn is_for(&self, wanted: bool) -> Result<(), KeyError> {
-        wanted.then_some(()).ok_or(KeyError::Unsupported)
-    }
 }
 
 impl fmt::Debug for HsmSecret {
@@ -123,7 +119,7 @@ impl SecretKey for HsmSecret {
         associated: &[u8],
         plaintext: &[u8],
     ) -> Result<Vec<u8>, KeyError> {
-        self.is_for(self.algorithm.encrypts())?;
+        keystore::only_if(self.algorithm.encrypts())?;
         Ok(self.object.run(|session, key| {
             let mut nonce = *nonce;
             let parameters = GcmParams::new(&mut nonce, associated, TAG.into())?;
@@ -137,7 +133,7 @@ impl SecretKey for HsmSecret {
         associated: &[u8],
         sealed: &[u8],
     ) -> Result<Zeroizing<Vec<u8>>, KeyError> {
-        self.is_for(self.algorithm.encrypts())?;
+        keystore::only_if(self.algorithm.encrypts())?;
         Ok(self.object.run(|session, key| {
             let mut nonce = *nonce;
             let parameters = GcmParams::new(&mut nonce, associated, TAG.into())?;
@@ -149,7 +145,7 @@ impl SecretKey for HsmSecret {
     }
 
     fn mac(&self, message: &[u8]) -> Result<[u8; 32], KeyError> {
-        self.is_for(self.algorithm == SecretAlgorithm::HmacSha256)?;
+        keystore::only_if(self.algorithm == SecretAlgorithm::HmacSha256)?;
         let tag = self
             .object
             .run(|session, key| Ok(session.sign(&Mechanism::Sha256Hmac, key.handle, message)?))?;

@@ -22,7 +22,7 @@ use std::{
 
 use gose_card::keystore::{
     Algorithm, Export, KeyError, KeyStore, PrivateKey, SecretAlgorithm, SecretKey,
-    SoftwareKeyStore, Stored, StoredSecret,
+    SoftwareKeyStore, Stored, StoredSecret, fitting,
 };
 use tpm2_protocol::{
     TpmError as WireError,
@@ -307,9 +307,7 @@ impl KeyStore for TpmKeyStore {
         export: Export,
         key: &[u8],
     ) -> Result<StoredSecret, KeyError> {
-        if !algorithm.takes(key.len()) {
-            return Err(KeyError::Input);
-        }
+        fitting(algorithm, key.len())?;
         let data = Tpm2bSensitiveData::try_from(key).map_err(|_| KeyError::Input)?;
         self.secret(algorithm, export, data)
     }

@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use gose_card::keystore::{KeyError, SecretAlgorithm, SecretKey};
+use gose_card::keystore::{self, KeyError, SecretAlgorithm, SecretKey};
 use tpm2_protocol::{
     basic::TpmHandle,
     data::{Tpm2bAuth, Tpm2bIv, Tpm2bMaxBuffer, TpmAlgId, TpmRh, TpmiYesNo},
@@ -52,10 +52,6 @@ impl TpmSecret {
             key: Loaded::new(tpm, blob),
         })
     }
-
-    fn is_for(&self, wanted: bool) -> Result<(), KeyError> {
-        wanted.then_some(()).ok_or(KeyError::Unsupported)
-    }
 }
 
 impl fmt::Debug for TpmSecret {
@@ -103,7 +99,7 @@ impl SecretKey for TpmSecret {
         associated: &[u8],
         plaintext: &[u8],
     ) -> Result<Vec<u8>, KeyError> {
-        self.is_for(self.algorithm.encrypts())?;
+        keystore::only_if(self.algorithm.encrypts())?;
         gcm::seal(self, nonce, associated, plaintext)
     }
 
@@ -113,12 +109,12 @@ impl SecretKey for TpmSecret {
         associated: &[u8],
         sealed: &[u8],
     ) -> Result<Zeroizing<Vec<u8>>, KeyError> {
-        self.is_for(self.algorithm.encrypts())?;
+        keystore::only_if(self.algorithm.encrypts())?;
         gcm::open(self, nonce, associated, sealed)?.ok_or(KeyError::Mismatch)
     }
 
     fn mac(&self, message: &[u8]) -> Result<[u8; 32], KeyError> {
-        self.is_for(self.algorithm == SecretAlgorithm::HmacSha256)?;
+        keystore::only_if(self.algorithm == SecretAlgorithm::HmacSha256)?;
         self.key.run(|client, handle, key| {
             let tag = match message.len() {
                 ..=BUFFER => short(client, handle, key, message)?,

@@ -21,24 +21,49 @@ use crate::{
     random::Random,
 };
 
-/// Keys, objects and their bytes that a card may hold.
-mod quota {
-    /// Secret keys.
-    pub(super) const KEYS: usize = 64;
+/// Bytes of a label.
+const LABEL: usize = 32;
+
+/// Keys, objects and their bytes that a card may hold; the answer to SELECT tells them. What a card holds already stays
+/// when they become less.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Quotas {
+    /// Secret keys; at most [`Quotas::MOST`]'s, which have references.
+    pub keys: usize,
     /// Data objects.
-    pub(super) const OBJECTS: usize = 64;
+    pub objects: usize,
     /// Bytes of one object.
-    pub(super) const OBJECT: usize = 15_360;
+    pub object_bytes: usize,
     /// Bytes of all objects, labels included.
-    pub(super) const TOTAL: usize = 65_536;
-    /// Bytes of a label.
-    pub(super) const LABEL: usize = 32;
+    pub bytes: usize,
+}
+
+impl Quotas {
+    /// What the application can serve at most: references, and an object in a chain of commands.
+    pub const MOST: Self = Self {
+        keys: 127,
+        objects: 256,
+        object_bytes: 15_360,
+        bytes: 256 * (15_360 + 3 + LABEL),
+    };
+}
+
+impl Default for Quotas {
+    fn default() -> Self {
+        Self {
+            keys: 64,
+            objects: 64,
+            object_bytes: 15_360,
+            bytes: 65_536,
+        }
+    }
 }
 
 /// The storage application.
 #[derive(Debug)]
 pub struct StorageApplet {
     random: Random,
+    quotas: Quotas,
     state: Security,
     /// Encryptions that the counter in memory still covers, by key.
     covered: std::collections::HashMap<u8, u16>,
@@ -55,11 +80,18 @@ struct Security {
 }
 
 impl StorageApplet {
-    /// The application, drawing nonces and challenges from `random`.
+    /// The application, drawing nonces and challenges from `random`, with the usual quotas.
     #[must_use]
     pub fn new(random: Random) -> Self {
+        Self::within(Quotas::default(), random)
+    }
+
+    /// The application with these quotas.
+    #[must_use]
+    pub fn within(quotas: Quotas, random: Random) -> Self {
         Self {
             random,
+            quotas,
             state: Security::default(),
             covered: std::collections::HashMap::new(),
         }
@@ -79,11 +111,11 @@ impl StorageApplet {
             StorageCommand::GetChallenge(len) => self.challenge(len),
             StorageCommand::Generate(new) => {
                 self.state.management.allows(env.nvm)?;
-                keys::generate(&new, env)
+                keys::generate(&new, &self.quotas, env)
             }
             StorageCommand::Import { new, key } => {
                 self.state.management.allows(env.nvm)?;
-                keys::import(&new, key, env)
+                keys::import(&new, key, &self.quotas, env)
             }
             StorageCommand::DeleteKey(reference) => {
                 self.state.management.allows(env.nvm)?;
@@ -107,10 +139,12 @@ impl StorageApplet {
             StorageCommand::Objects => self.list(env, objects::list),
             StorageCommand::Create(new) => {
                 self.state.user_or_administrator(env)?;
-                objects::create(&new, env)
+                objects::create(&new, &self.quotas, env)
             }
             StorageCommand::Get(id) => objects::get(id, &self.state, env),
-            StorageCommand::Put { id, content } => objects::put(id, content, &self.state, env),
+            StorageCommand::Put { id, content } => {
+                objects::put(id, content, &self.state, &self.quotas, env)
+            }
             StorageCommand::Delete(id) => objects::delete(id, &self.state, env),
         }
     }
@@ -176,7 +210,7 @@ impl Applet for StorageApplet {
 
     fn select(&mut self, _env: &mut Env<'_>) -> Response {
         self.state = Security::default();
-        Response::ok(file_control_information())
+        Response::ok(file_control_information(&self.quotas))
     }
 
     fn deselect(&mut self) {
@@ -210,13 +244,13 @@ impl Applet for StorageApplet {
 }
 
 /// The answer to SELECT: name, version of the command table, quotas.
-fn file_control_information() -> Vec<u8> {
+fn file_control_information(quotas: &Quotas) -> Vec<u8> {
     let number = |value: usize| u32::try_from(value).unwrap_or(u32::MAX).to_be_bytes();
     let mut own = tlv::object(0x80, &[0x01]);
-    tlv::write(&mut own, 0x81, &number(quota::KEYS));
-    tlv::write(&mut own, 0x82, &number(quota::OBJECTS));
-    tlv::write(&mut own, 0x83, &number(quota::OBJECT));
-    tlv::write(&mut own, 0x84, &number(quota::TOTAL));
+    tlv::write(&mut own, 0x81, &number(quotas.keys));
+    tlv::write(&mut own, 0x82, &number(quotas.objects));
+    tlv::write(&mut own, 0x83, &number(quotas.object_bytes));
+    tlv::write(&mut own, 0x84, &number(quotas.bytes));
     let mut template = tlv::object(0x84, &AID);
     tlv::write(&mut template, 0xA5, &own);
     tlv::object(0x6F, &template)

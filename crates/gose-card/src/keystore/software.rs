@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 
 use super::{
     Algorithm, Export, KeyError, KeyStore, PrivateKey, SecretAlgorithm, SecretKey, Stored,
-    StoredSecret,
+    StoredSecret, fitting,
 };
 
 /// The store of a card whose keys lie in its (encrypted) image: a blob is the PKCS#8 DER of the key.
@@ -87,9 +87,7 @@ impl KeyStore for SoftwareKeyStore {
         export: Export,
         key: &[u8],
     ) -> Result<StoredSecret, KeyError> {
-        if !algorithm.takes(key.len()) {
-            return Err(KeyError::Input);
-        }
+        fitting(algorithm, key.len())?;
         let blob = secret::encode(algorithm, export, key);
         Ok(StoredSecret {
             key: self.open_secret(&blob)?,

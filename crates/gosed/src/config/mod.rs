@@ -44,7 +44,7 @@ pub use node::NodeKind;
 pub use on_host::{OnHost, Version as TlsVersion};
 pub use passphrase::PassphraseSource;
 pub use radius::{Overload, RadSec, Radius, RadiusClient};
-pub use slot::{Reader, Slot, SlotKind, SoftwareSlot};
+pub use slot::{Reader, Slot, SlotKind, SoftwareSlot, Storage};
 pub use store::Store;
 pub use tls::{KeyReference, KeySlot, Secret, Tls, TlsKey, TrustDomain};
 pub use value::{Seconds, Text};

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, path::PathBuf};
 
 use gose_card::{
+    applet::storage::Quotas,
     fault::{Fault, Plan},
     timing::Profile,
 };
@@ -57,8 +58,64 @@ pub struct SoftwareSlot {
     pub adopt: Vec<(KeySlot, Vec<u8>)>,
     /// Bytes that its memory may hold.
     pub quota_bytes: u64,
+    /// What its storage application may hold.
+    pub storage: Storage,
     /// What goes wrong with it, on a test grid.
     pub faults: Vec<Plan>,
+}
+
+/// Quotas of a software card's storage application (`storage` of a slot).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Storage {
+    /// Secret keys.
+    pub keys: usize,
+    /// Data objects.
+    pub objects: usize,
+    /// Bytes of one object.
+    pub object_bytes: usize,
+    /// Bytes of all objects, labels included.
+    pub bytes: usize,
+}
+
+impl Default for Storage {
+    fn default() -> Self {
+        let usual = Quotas::default();
+        Self {
+            keys: usual.keys,
+            objects: usual.objects,
+            object_bytes: usual.object_bytes,
+            bytes: usual.bytes,
+        }
+    }
+}
+
+impl Storage {
+    /// In the card's words.
+    #[must_use]
+    pub fn quotas(&self) -> Quotas {
+        Quotas {
+            keys: self.keys,
+            objects: self.objects,
+            object_bytes: self.object_bytes,
+            bytes: self.bytes,
+        }
+    }
+
+    fn checked(self) -> Result<Self, String> {
+        let most = Quotas::MOST;
+        for (name, value, most) in [
+            ("keys", self.keys, most.keys),
+            ("objects", self.objects, most.objects),
+            ("object-bytes", self.object_bytes, most.object_bytes),
+            ("bytes", self.bytes, most.bytes),
+        ] {
+            if value > most {
+                return Err(format!("storage: {name} = {value}: at most {most}"));
+            }
+        }
+        Ok(self)
+    }
 }
 
 /// An element's memory, unless its slot says otherwise: all of PIV's containers filled, and some.
@@ -107,6 +164,8 @@ struct Written {
     adopt: BTreeMap<String, String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     quota_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    storage: Option<Storage>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     faults: Vec<Text<Plan>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -160,6 +219,7 @@ impl Slot {
                 adopt: adopted(&written.adopt, written.keys.is_some())?,
                 keys: written.keys,
                 quota_bytes: quota(written.quota_bytes.unwrap_or(QUOTA))?,
+                storage: written.storage.unwrap_or_default().checked()?,
                 faults: faults(written.faults, written.timing.is_some())?,
             }),
             Kind::Pcsc => SlotKind::Pcsc {
@@ -200,7 +260,15 @@ impl Written {
     fn refuse_foreign_keys(&self) -> Result<(), String> {
         let (own, name): (&[&str], _) = match self.kind {
             Kind::Software => (
-                &["image", "timing", "keys", "adopt", "quota-bytes", "faults"],
+                &[
+                    "image",
+                    "timing",
+                    "keys",
+                    "adopt",
+                    "quota-bytes",
+                    "storage",
+                    "faults",
+                ],
                 "software",
             ),
             Kind::Pcsc => (&["reader", "reader-serial", "atr", "card"], "pcsc"),
@@ -212,6 +280,7 @@ impl Written {
             ("keys", self.keys.is_some()),
             ("adopt", !self.adopt.is_empty()),
             ("quota-bytes", self.quota_bytes.is_some()),
+            ("storage", self.storage.is_some()),
             ("faults", !self.faults.is_empty()),
             ("reader", self.reader.is_some()),
             ("reader-serial", self.reader_serial.is_some()),
@@ -284,6 +353,7 @@ impl From<Slot> for Written {
             keys: None,
             adopt: BTreeMap::new(),
             quota_bytes: None,
+            storage: None,
             faults: Vec::new(),
             reader: None,
             reader_serial: None,
@@ -301,6 +371,7 @@ impl From<Slot> for Written {
                 keys,
                 adopt,
                 quota_bytes,
+                storage,
                 faults,
             }) => {
                 written.image = image;
@@ -309,6 +380,7 @@ impl From<Slot> for Written {
                 };
                 written.adopt = adopt.into_iter().map(hex).collect();
                 written.quota_bytes = Some(quota_bytes);
+                written.storage = Some(storage);
                 written.faults = faults.into_iter().map(Text).collect();
                 written.keys = keys;
                 written.timing = timing.map(|profile| profile.name.to_owned());

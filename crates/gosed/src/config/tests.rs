@@ -284,6 +284,18 @@ fn contradictions() {
         None,
         "needs one of reader, reader-serial, atr, card",
     );
+    check(
+        "keys = \"tpm\"",
+        "storage = { keys = 128 }",
+        None,
+        "storage: keys = 128: at most 127",
+    );
+    check(
+        "keys = \"tpm\"",
+        "storage = { key = 1 }",
+        None,
+        "unknown field `key`",
+    );
     check("pin-file = ", "pin = ", None, "unknown field `pin`");
     check("seid = \"SE2\"", "seid = \"SE1\"", None, "stands twice");
     check(

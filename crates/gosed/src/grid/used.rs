@@ -4,6 +4,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use gose_card::{
+    applet::storage::Quotas,
     fault::Faults,
     timing::{Cost, Profile},
 };
@@ -32,6 +33,8 @@ pub struct Settings {
     pub timing: Option<&'static Profile>,
     /// Bytes that its memory may hold; 0 where the node has no say.
     pub quota: u64,
+    /// What its storage application may hold.
+    pub storage: Quotas,
     /// What goes wrong with it, on a test grid.
     pub faults: Option<Arc<Faults>>,
 }

@@ -202,7 +202,7 @@ impl Parts<'_> {
             Runs::Inline
         };
         // Whatever changes of this makes the element anew.
-        let mut place = format!("{} {}", path.display(), slot.quota_bytes);
+        let mut place = format!("{} {} {:?}", path.display(), slot.quota_bytes, slot.storage);
         for setting in [
             slot.timing.map(|profile| profile.name),
             slot.keys.as_deref(),
@@ -219,6 +219,7 @@ impl Parts<'_> {
         let used = Arc::new(Used::software(Settings {
             timing: slot.timing,
             quota: slot.quota_bytes,
+            storage: slot.storage.quotas(),
             faults: self.test_grid.then(|| Arc::new(Faults::new(&slot.faults))),
         }));
         let image = software::Image {

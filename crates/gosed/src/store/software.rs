@@ -68,7 +68,7 @@ pub(super) fn open(
     }
     let settings = used.settings();
     let quota = usize::try_from(settings.quota).unwrap_or(usize::MAX);
-    let card = factory::new_card(nvm, keys).with_quota(quota);
+    let card = factory::new_card_within(settings.storage, nvm, keys).with_quota(quota);
     let host = FileHost {
         image,
         remains: false,

@@ -3,7 +3,7 @@
 use gose_element::SecretAlgorithm;
 use gose_proto::apdu::{Command, StatusWord, tlv::Tlv};
 
-use super::quota;
+use super::LABEL;
 use crate::{
     applet::piv::{
         command::{Digits, objects, pin, step},
@@ -400,7 +400,7 @@ fn key_reference(bytes: &[u8]) -> Result<u8, StatusWord> {
 /// UTF-8 without control characters.
 fn checked_label(label: &[u8]) -> Result<&[u8], StatusWord> {
     let text = std::str::from_utf8(label).map_err(|_| StatusWord::INCORRECT_DATA)?;
-    if label.len() > quota::LABEL || text.chars().any(char::is_control) {
+    if label.len() > LABEL || text.chars().any(char::is_control) {
         return Err(StatusWord::INCORRECT_DATA);
     }
     Ok(label)

@@ -4,9 +4,8 @@ use gose_proto::apdu::{Response, StatusWord, tlv};
 use subtle::ConstantTimeEq;
 
 use super::{
-    Next, StorageApplet,
+    Next, Quotas, StorageApplet,
     command::{NewKey, Operation, Template},
-    quota,
 };
 use crate::{
     applet::piv::key::status,
@@ -24,11 +23,13 @@ const COVERED: u16 = 256;
 /// Writes of a key's counter: 2^32 encryptions under random nonces of 96 bits (NIST SP 800-38D, 8.3).
 const COVERS: u32 = 1 << 24;
 
-/// What each wrapping costs: six rounds over the key's blocks of eight bytes, one block of AES each.
-const KW_BYTES: u64 = 6 * 16;
-
-pub(super) fn generate(new: &NewKey<'_>, env: &mut Env<'_>) -> Result<Next, StatusWord> {
-    vacant(new.reference, env)?;
+pub(super) fn generate(
+    new: &NewKey<'_>,
+    quotas: &Quotas,
+    env: &mut Env<'_>,
+) -> Result<Next, StatusWord> {
+    vacant(new.reference, quotas, env)?;
+    env.cost.cipher_keys += 1;
     let attributes = attributes(new, Origin::Generated);
     env.keys
         .generate_secret(env.nvm, new.reference, &attributes)
@@ -36,8 +37,14 @@ pub(super) fn generate(new: &NewKey<'_>, env: &mut Env<'_>) -> Result<Next, Stat
     Ok(StatusWord::NORMAL.into())
 }
 
-pub(super) fn import(new: &NewKey<'_>, key: &[u8], env: &mut Env<'_>) -> Result<Next, StatusWord> {
-    vacant(new.reference, env)?;
+pub(super) fn import(
+    new: &NewKey<'_>,
+    key: &[u8],
+    quotas: &Quotas,
+    env: &mut Env<'_>,
+) -> Result<Next, StatusWord> {
+    vacant(new.reference, quotas, env)?;
+    env.cost.cipher_keys += 1;
     let attributes = attributes(new, Origin::Imported);
     env.keys
         .import_secret(env.nvm, new.reference, &attributes, key)
@@ -117,7 +124,9 @@ impl StorageApplet {
                 }
             }
             Operation::Wrap(key) => wrap(reference, key, env),
-            Operation::Unwrap { new, wrapped } => unwrap(reference, &new, wrapped, env),
+            Operation::Unwrap { new, wrapped } => {
+                unwrap(reference, &new, wrapped, &self.quotas, env)
+            }
         }
     }
 
@@ -193,6 +202,7 @@ fn checksum(reference: u8, message: &[u8], env: &mut Env<'_>) -> Result<[u8; 32]
     }
     // The key's block, the message with its padding; then the outer hash's two.
     env.cost.hash_blocks += 1 + (message.len() as u64 + 9).div_ceil(64) + 2;
+    env.cost.hash_messages += 1;
     key.mac(message).map_err(status)
 }
 
@@ -202,7 +212,7 @@ fn wrap(wrapping: u8, reference: u8, env: &mut Env<'_>) -> Result<Next, StatusWo
         .wrap_secret(env.nvm, wrapping, reference)
         .map_err(forbidden)?
         .ok_or(StatusWord::REFERENCED_DATA_NOT_FOUND)?;
-    env.cost.cipher_bytes += KW_BYTES * (wrapped.len() as u64 / 8);
+    charge_wrapping(wrapped.len(), env);
     Ok(Response::ok(wrapped).into())
 }
 
@@ -210,14 +220,17 @@ fn unwrap(
     wrapping: u8,
     new: &NewKey<'_>,
     wrapped: &[u8],
+    quotas: &Quotas,
     env: &mut Env<'_>,
 ) -> Result<Next, StatusWord> {
     // A user may put one unwrapped key in place of another one, never in place of the administrator's.
     let there = Keyring::secret_attributes(env.nvm, new.reference).map_err(status)?;
     if there.is_none_or(|there| there.origin != Origin::Unwrapped) {
-        vacant(new.reference, env)?;
+        vacant(new.reference, quotas, env)?;
     }
-    env.cost.cipher_bytes += KW_BYTES * (wrapped.len() as u64 / 8);
+    charge_wrapping(wrapped.len(), env);
+    // The key that comes out is set, too.
+    env.cost.cipher_keys += 1;
     let attributes = attributes(new, Origin::Unwrapped);
     env.keys
         .unwrap_secret(env.nvm, wrapping, new.reference, &attributes, wrapped)
@@ -234,12 +247,12 @@ fn opened(reference: u8, env: &mut Env<'_>) -> Result<OpenedSecret, StatusWord> 
 }
 
 /// A key is never made in place of another one, and there is room for it.
-fn vacant(reference: u8, env: &Env<'_>) -> Result<(), StatusWord> {
+fn vacant(reference: u8, quotas: &Quotas, env: &Env<'_>) -> Result<(), StatusWord> {
     let there = Keyring::secret_references(env.nvm);
     if there.contains(&reference) {
         return Err(StatusWord::FILE_ALREADY_EXISTS);
     }
-    if there.len() >= quota::KEYS {
+    if there.len() >= quotas.keys {
         return Err(StatusWord::NOT_ENOUGH_MEMORY);
     }
     Ok(())
@@ -257,7 +270,14 @@ fn attributes(new: &NewKey<'_>, origin: Origin) -> Attributes {
 /// The cipher and the hash over text and associated data, and the tag.
 fn charge_gcm(associated: &[u8], text: usize, env: &mut Env<'_>) {
     let blocks = text.div_ceil(16) + associated.len().div_ceil(16) + 1;
-    env.cost.cipher_bytes += 16 * blocks as u64;
+    env.cost.cipher_keys += 1;
+    env.cost.count_cipher(16 * blocks);
+}
+
+/// Six rounds over the wrapped key's blocks of eight bytes, one block of AES each (RFC 3394, 2.2.1).
+fn charge_wrapping(wrapped: usize, env: &mut Env<'_>) {
+    env.cost.cipher_keys += 1;
+    env.cost.count_cipher(6 * 16 * (wrapped / 8));
 }
 
 fn counter(reference: u8) -> String {

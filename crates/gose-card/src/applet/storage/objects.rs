@@ -5,9 +5,8 @@
 use gose_proto::apdu::{Response, StatusWord, tlv};
 
 use super::{
-    Next, Security,
+    Next, Quotas, Security,
     command::{Access, NewObject},
-    quota,
 };
 use crate::{card::Env, nvm::Nvm};
 
@@ -20,12 +19,16 @@ struct Object<'a> {
     content: &'a [u8],
 }
 
-pub(super) fn create(new: &NewObject<'_>, env: &mut Env<'_>) -> Result<Next, StatusWord> {
+pub(super) fn create(
+    new: &NewObject<'_>,
+    quotas: &Quotas,
+    env: &mut Env<'_>,
+) -> Result<Next, StatusWord> {
     let name = name(new.id);
     if env.nvm.get(&name).is_some() {
         return Err(StatusWord::FILE_ALREADY_EXISTS);
     }
-    if env.nvm.names(PREFIX).len() >= quota::OBJECTS {
+    if env.nvm.names(PREFIX).len() >= quotas.objects {
         return Err(StatusWord::NOT_ENOUGH_MEMORY);
     }
     let object = Object {
@@ -34,7 +37,7 @@ pub(super) fn create(new: &NewObject<'_>, env: &mut Env<'_>) -> Result<Next, Sta
         label: new.label,
         content: new.content,
     };
-    store(name, object.record()?, env)
+    store(name, object.record(quotas)?, quotas, env)
 }
 
 pub(super) fn get(id: u8, state: &Security, env: &Env<'_>) -> Result<Next, StatusWord> {
@@ -47,12 +50,13 @@ pub(super) fn put(
     id: u8,
     content: &[u8],
     state: &Security,
+    quotas: &Quotas,
     env: &mut Env<'_>,
 ) -> Result<Next, StatusWord> {
     let object = Object::find(id, env.nvm)?;
     permit(object.write, state, env)?;
-    let record = Object { content, ..object }.record()?;
-    store(name(id), record, env)
+    let record = Object { content, ..object }.record(quotas)?;
+    store(name(id), record, quotas, env)
 }
 
 /// By who may write it, and by the administrator, who need not be able to read it.
@@ -111,8 +115,8 @@ impl<'a> Object<'a> {
         })
     }
 
-    fn record(&self) -> Result<Vec<u8>, StatusWord> {
-        if self.content.len() > quota::OBJECT {
+    fn record(&self, quotas: &Quotas) -> Result<Vec<u8>, StatusWord> {
+        if self.content.len() > quotas.object_bytes {
             return Err(StatusWord::NOT_ENOUGH_MEMORY);
         }
         let length = u8::try_from(self.label.len()).unwrap_or(u8::MAX);
@@ -130,12 +134,17 @@ fn permit(access: Access, state: &Security, env: &Env<'_>) -> Result<(), StatusW
 }
 
 /// Stages a record, where there is room for it in place of the one of its name.
-fn store(name: String, record: Vec<u8>, env: &mut Env<'_>) -> Result<Next, StatusWord> {
+fn store(
+    name: String,
+    record: Vec<u8>,
+    quotas: &Quotas,
+    env: &mut Env<'_>,
+) -> Result<Next, StatusWord> {
     let others = env.nvm.names(PREFIX).into_iter().filter(|n| *n != name);
     let used: usize = others
         .map(|name| env.nvm.get(&name).map_or(0, <[u8]>::len))
         .sum();
-    if used + record.len() > quota::TOTAL {
+    if used + record.len() > quotas.bytes {
         return Err(StatusWord::NOT_ENOUGH_MEMORY);
     }
     env.nvm.put(name, record);

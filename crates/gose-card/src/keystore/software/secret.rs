@@ -12,7 +12,7 @@ use aws_lc_rs::{
 use zeroize::Zeroizing;
 
 use super::failed;
-use crate::keystore::{Export, KeyError, SecretAlgorithm, SecretKey};
+use crate::keystore::{Export, KeyError, SecretAlgorithm, SecretKey, wrapped_len};
 
 const VERSION: u8 = 1;
 
@@ -141,11 +141,7 @@ pub(super) fn wrap(wrapping: &[u8], key: &[u8]) -> Result<Vec<u8>, KeyError> {
 
 pub(super) fn unwrap(wrapping: &[u8], wrapped: &[u8]) -> Result<Zeroizing<Vec<u8>>, KeyError> {
     let kek = kek(wrapping)?;
-    let len = wrapped
-        .len()
-        .checked_sub(8)
-        .filter(|len| *len >= 16 && len.is_multiple_of(8))
-        .ok_or(KeyError::Mismatch)?;
+    let len = wrapped_len(wrapped)?;
     // The operation wants room for a block more than it gives.
     let mut out = Zeroizing::new(vec![0; wrapped.len()]);
     kek.unwrap(wrapped, &mut out)

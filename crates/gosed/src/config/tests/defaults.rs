@@ -106,7 +106,7 @@ hook = "/usr/local/sbin/guest-port"
 "#;
 
 /// Tables that are the value of one setting.
-const VALUES: [&str; 2] = ["key", "ca-key"];
+const VALUES: [&str; 3] = ["key", "ca-key", "storage"];
 
 /// A step into a table, or into one of an array of tables.
 type Place = Vec<(String, Option<usize>)>;
