@@ -47,4 +47,20 @@ check "yubikit: takes keys in and uses them" judge imports
 check "yubikit: attestation" judge attests
 check "yubikit: certificates" judge certificates
 check "yubikit: another management key" judge rekeys
+
+# What `gosed readers` tells of the card is all that another node needs: the slot is called by the number.
+by_number() {
+    number=$(gosed readers | sed -n 's/^    card = "\(.\{32\}\)"$/\1/p')
+    gosed readers --json | grep -q "\"$number\"" || return 1
+    printf '[[slot]]\nkind = "pcsc"\ncard = "%s"\n' "$number" >"$work/number.toml"
+    # The secrets name the element that they are of.
+    (umask 077 && sed "s/\"EC\"/\"$number\"/" "$work/EC.secrets" >"$work/second.secrets")
+    node second "$work/number.toml"
+    gose element list --socket "$work/second/admin.sock" | grep -q "$number" &&
+        gose key csr "$number" 9A --name second --out "$work/second.csr" --socket "$work/second/admin.sock" \
+            --secrets "$work/second.secrets" &&
+        openssl req -in "$work/second.csr" -verify -noout &&
+        openssl req -in "$work/second.csr" -pubkey -noout | cmp - "$work/EC.9A.pem"
+}
+check "gosed readers tells the card's number, and a slot that is called by it signs" by_number
 finish
