@@ -154,6 +154,7 @@ accounting() {
 check "radclient: accounting" accounting
 check "accounting is logged" log_has 'accounting.*session="0001"'
 
+cp "$work/gosed.toml" "$work/with-elements.toml"
 # The same with TLS on the host and nothing but the keys in the elements.
 on_host() {
     sed -n 's/^piv-pin = "\(.*\)"$/\1/p' "$work/$1.secrets" >"$work/$1.piv-pin"
@@ -191,5 +192,34 @@ for version in 1.2 1.3; do
 done
 network p256 1.3 peer-p256 >"$work/peer.conf"
 check "TLS on the host: 50 at once" at_once
+# Clocks that are wrong. The certificates live for a week; libfaketime moves one end alone. The server's element takes its
+# host's time.
+libfaketime=$(dpkg -L libfaketime | grep '/libfaketimeMT.so.1$')
+restarted_at() {
+    kill "$gosed"; wait "$gosed" || :
+    daemon env LD_PRELOAD="$libfaketime" FAKETIME_DONT_FAKE_MONOTONIC=1 FAKETIME="$1" "$bin/gosed" run --config "$work/gosed.toml"
+    gosed=${daemons##* }
+    until_ready "$bin/gose" element list
+}
+with_elements="$work/with-elements.toml"
+for place in host elements; do
+    if [ $place = elements ]; then cp "$with_elements" "$work/gosed.toml"; fi
+    for shift in +30d -30d; do
+        restarted_at $shift
+        for version in 1.2 1.3; do
+            network p256 $version peer-p256 >"$work/peer.conf"
+            check "TLS $version, server's clock $shift, TLS on $place: rejected" rejected
+        done
+    done
+    renode
+    check "the server's clock is right again, TLS on $place" accepted 2 -a 127.0.0.1 -r 1
+    for shift in +30d -30d; do
+        for version in 1.2 1.3; do
+            network p256 $version peer-p256 >"$work/peer.conf"
+            check "TLS $version, the peer's clock $shift, TLS on $place: no success" \
+                sh -c "! LD_PRELOAD=$libfaketime FAKETIME_DONT_FAKE_MONOTONIC=1 FAKETIME=$shift eapol_test -c $work/peer.conf -a 127.0.0.1 -s testing123 -t 10"
+        done
+    done
+done
 check "no secret is in the log" sh -c "! grep -qi 'testing123\|msk\|mppe' $work/daemons.log"
 finish

@@ -57,7 +57,7 @@ revoked-file = "$work/revoked.json"
 elements = ["server"]
 identity = "server"
 pin = "file:$work/server.pin"
-allow = ["SE-A"]
+allow = ["SE-A", "spiffe://test.site/hv/hv-1/vm/$A"]
 [[authentication-server.company]]
 name = "short"
 realms = ["short.test"]
@@ -189,7 +189,7 @@ check "its port stays closed" blocked $A
 
 
 # The end of a guest, and of a node.
-configure "$udp" "$with_secret" "$nftables"
+configure "$udp" "$with_secret" "$disconnect" "$nftables"
 check "the guests start under a new node" guests
 check "the name is revoked there too" refused $A SE-A
 check "it is listed" sh -c "test \"\$(gose eap revoked)\" = SE-A"
@@ -199,7 +199,18 @@ check "packets pass" passes $A
 metrics() { python3 -c 'import urllib.request; print(urllib.request.urlopen("http://127.0.0.1:9777/metrics").read().decode(), end="")'; }
 check "metrics count it" sh -c "python3 -c 'import urllib.request; print(urllib.request.urlopen(\"http://127.0.0.1:9777/metrics\").read().decode())' |
     grep -q '^gose_guest_ports_open 1'"
+# Its own name, by a token for the key in its element.
+named() {
+    in_guest $A gose guest identity --out "$work/identity.pem" >/dev/null &&
+        gose identity add SE-A vm --role peer --eap-id "@gose.test" --chain "$work/identity.pem" \
+            --anchors "$pki/good/ca.pem" --secrets "$work/SE-A.secrets"
+}
+check "guest A gets a name of its own" named
+check "and authenticates by it" enter $A SE-A vm
+check "the server knows it by that name" log_has "verdict=\"accept\" peer=\"spiffe://test.site/hv/hv-1/vm/$A\""
 check "guest A is destroyed" gose vm destroy $A
+destroyed() { log_has "session .*disconnected client=\"hypervisor\" peer=\"spiffe://test.site/hv/hv-1/vm/$A\".*reason=\"the virtual machine is destroyed\""; }
+check "the server asks the NAS of its session to end it" until_ready destroyed
 link_is_closed() { ! nft list set inet gose-guests open | grep -q '"gv'; }
 check "no link is open any more" until_ready link_is_closed
 check "it starts again" until_ready create SE-A $A

@@ -19,6 +19,7 @@ pub(crate) const NAMES: &[&str] = &[
     "softhsm",
     "kinds",
     "eapol",
+    "pool",
     "freeradius",
     "hostapd",
     "radsec",
@@ -114,8 +115,20 @@ fn eap_needs() -> Result<(), String> {
 pub(crate) fn eapol() -> Proof {
     need("eapol_test", "eapoltest")?;
     need("radclient", "freeradius-utils")?;
+    need("faketime", "faketime")?;
     eap_needs()?;
     judge("eapol_test")
+}
+
+/// eapol_test against a pool of server elements of every kind.
+pub(crate) fn pool() -> Proof {
+    vpcd_needs()?;
+    swtpm_needs()?;
+    need("softhsm2-util", "softhsm2")?;
+    need("opensc-tool", "opensc")?;
+    need("eapol_test", "eapoltest")?;
+    eap_needs()?;
+    judge("pool")
 }
 
 /// radsecproxy before server elements, tshark on the line.

@@ -96,6 +96,11 @@ const TEST: &[Stage] = &[
         interop::eapol,
     ),
     Stage::new(
+        "pool",
+        "server elements in software, in a TPM, an HSM, a reader and on another grid; one is pulled in the middle",
+        interop::pool,
+    ),
+    Stage::new(
         "freeradius",
         "client elements authenticate to FreeRADIUS: versions, keys, resumption, refusals",
         interop::freeradius,
