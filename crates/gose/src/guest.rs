@@ -43,7 +43,7 @@ pub(crate) enum Verb {
     /// Serve the elements to all programs of this machine: one session, transactions on a Unix socket
     ///
     /// Programs reach it by `[grid] service = "/run/gose/guest.sock"` in their configuration, or by --socket. Who
-    /// may use which element stands in [[user]]; the kernel tells whose program connects. The token is renewed, and
+    /// may use which element stands in `[[user]]`; the kernel tells whose program connects. The token is renewed, and
     /// a node that was away is called again.
     Serve(Serve),
 }
