@@ -210,6 +210,16 @@ const SOAK: &[Stage] = &[
         tools::disk,
     ),
     Stage::new(
+        "endurance",
+        "a million APDUs, a thousand slow connections, 100,000 bad handshakes: memory, descriptors and honest peers' p99",
+        tools::endurance,
+    ),
+    Stage::new(
+        "steady",
+        "half an hour at 70 % of what a node can: no error, no drift, no growth, nothing left open",
+        tools::steady,
+    ),
+    Stage::new(
         "timing",
         "100,000 samples show no time that depends on a PIN, an authenticator, an RSA block or a nonce",
         tools::timing,

@@ -74,6 +74,32 @@ pub(crate) fn kill() -> Proof {
     Ok(String::new())
 }
 
+/// A node from outside, for as long as it takes, by the figures of a quiet machine.
+pub(crate) fn endurance() -> Proof {
+    succeed(enduring().args(["--", "--nocapture", "--skip", "steady::"]))?;
+    Ok(String::new())
+}
+
+/// Thirty minutes, or `GOSE_SOAK_S` seconds.
+pub(crate) fn steady() -> Proof {
+    succeed(enduring().args(["--", "--nocapture", "steady::"]))?;
+    Ok(String::new())
+}
+
+fn enduring() -> Command {
+    let mut test = cargo();
+    test.env("GOSE_TEST_LONG", "1");
+    test.args([
+        "test",
+        "--release",
+        "--package",
+        "gosed",
+        "--test",
+        "endurance",
+    ]);
+    test
+}
+
 /// Every system call on an image, every error, every scene.
 pub(crate) fn disk() -> Proof {
     need("strace", "strace")?;

@@ -175,6 +175,16 @@ impl Authority {
         self.crl_until(revoked, 2090)
     }
 
+    /// A revocation list that names this one behind so many that nobody has.
+    #[must_use]
+    pub fn long_crl(&self, revoked: &Leaf, others: u64) -> CertificateRevocationListDer<'static> {
+        let strangers = (0..others).map(|number| SerialNumber::from((1 << 62) + number));
+        let serials = strangers.chain([revoked.serial.clone()]);
+        sign_crl(serials.collect(), &self.issuer, 2090)
+            .der()
+            .clone()
+    }
+
     /// A revocation list that names these, valid until the first day of a year.
     #[must_use]
     pub fn crl_until(&self, revoked: &[&Leaf], year: i32) -> CertificateRevocationListDer<'static> {
@@ -189,25 +199,32 @@ impl Authority {
     }
 
     fn make_crl(&self, revoked: &[&Leaf], year: i32) -> rcgen::CertificateRevocationList {
-        CertificateRevocationListParams {
-            this_update: date_time_ymd(2020, 1, 1),
-            next_update: date_time_ymd(year, 1, 1),
-            crl_number: SerialNumber::from(next()),
-            issuing_distribution_point: None,
-            revoked_certs: revoked
-                .iter()
-                .map(|leaf| RevokedCertParams {
-                    serial_number: leaf.serial.clone(),
-                    revocation_time: date_time_ymd(2020, 1, 1),
-                    reason_code: None,
-                    invalidity_date: None,
-                })
-                .collect(),
-            key_identifier_method: KeyIdMethod::Sha256,
-        }
-        .signed_by(&self.issuer)
-        .unwrap()
+        let serials = revoked.iter().map(|leaf| leaf.serial.clone());
+        sign_crl(serials.collect(), &self.issuer, year)
     }
+}
+
+fn sign_crl(
+    serials: Vec<SerialNumber>,
+    issuer: &Issuer<'static, KeyPair>,
+    year: i32,
+) -> rcgen::CertificateRevocationList {
+    let revoke = |serial_number| RevokedCertParams {
+        serial_number,
+        revocation_time: date_time_ymd(2020, 1, 1),
+        reason_code: None,
+        invalidity_date: None,
+    };
+    CertificateRevocationListParams {
+        this_update: date_time_ymd(2020, 1, 1),
+        next_update: date_time_ymd(year, 1, 1),
+        crl_number: SerialNumber::from(next()),
+        issuing_distribution_point: None,
+        revoked_certs: serials.into_iter().map(revoke).collect(),
+        key_identifier_method: KeyIdMethod::Sha256,
+    }
+    .signed_by(issuer)
+    .unwrap()
 }
 
 impl Request {

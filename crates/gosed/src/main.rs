@@ -252,7 +252,27 @@ impl Attest {
     }
 }
 
+/// The memory holds keys of software elements: no core is dumped, and no other process of this user looks into it.
+fn keep_memory_to_oneself() {
+    use rustix::process::{
+        DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit,
+    };
+    let none = Rlimit {
+        current: Some(0),
+        maximum: getrlimit(Resource::Core).maximum,
+    };
+    for done in [
+        setrlimit(Resource::Core, none),
+        set_dumpable_behavior(DumpableBehavior::NotDumpable),
+    ] {
+        if let Err(error) = done {
+            tracing::warn!(%error, "memory may be dumped: set LimitCORE=0");
+        }
+    }
+}
+
 fn run(path: &std::path::Path) -> Result<(), StartError> {
+    keep_memory_to_oneself();
     let config = Config::read(path)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

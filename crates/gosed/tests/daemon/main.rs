@@ -10,6 +10,7 @@ mod disk;
 mod elements;
 mod faults;
 mod foreign;
+mod history;
 mod images;
 mod input;
 mod keys;

@@ -40,6 +40,80 @@ async fn a_revoked_certificate_is_cut_at_once() {
     assert!(error.to_string().contains("CertificateRevoked"), "{error}");
 }
 
+/// Users move to another authority: both count for a while, then the new one alone. Who has a certificate of it is
+/// served all the time, on one session; who has not is cut when the old one goes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_authority_is_rolled_over() {
+    let mut world = World::small().await;
+    let old = world.users.user("alice");
+    let mut before = world.connect(&old).await;
+    before.check(&["POWERON SE1"], "+008 001…").await;
+    let successor = gose_testkit::pki::Authority::new("users of next year");
+    // The file that the configuration names has both.
+    let both = world.users.pem() + &successor.pem();
+    std::fs::write(world.path("users.pem"), both).unwrap();
+    world.reload(&settings(String::new(), ""));
+    before.check(&["APDU SE1 00A40400"], "-606 001…").await;
+    let mut moved = world.connect(&successor.user("bob")).await;
+    moved.check(&["POWERON SE2"], "+008 001…").await;
+    world.bob().await.check(&["LIST"], "+004 001 SE2").await;
+    // Then the new one alone.
+    let _ = successor.write(world.dir.path(), "users");
+    let start = Instant::now();
+    world.reload(&settings(String::new(), ""));
+    before.rest().await.1.unwrap();
+    assert!(start.elapsed() < Duration::from_secs(1));
+    moved.check(&["POWERON SE2"], "+008 001 SE2 already…").await;
+    let error = world.connect(&old).await.rest().await.1.unwrap_err();
+    assert!(error.to_string().contains("UnknownCA"), "{error}");
+    world.users = successor;
+    world
+        .alice()
+        .await
+        .check(&["POWERON SE1"], "+008 001…")
+        .await;
+}
+
+/// A list of 10 MB: sessions go on while it is loaded, and whom it names is cut within a second of that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revocation_list_of_ten_megabytes() {
+    let world = World::small().await;
+    let (good, bad) = (world.users.user("bob"), world.users.user("alice"));
+    let (mut bob, mut alice) = (world.connect(&good).await, world.connect(&bad).await);
+    alice.check(&["POWERON SE1"], "+008 001…").await;
+    let list = world.users.long_crl(&bad, 400_000);
+    assert!(list.len() > 10 << 20, "{}", list.len());
+    std::fs::write(world.path("crl.pem"), pem(&list)).unwrap();
+    let path = world.path("crl.pem");
+    let start = Instant::now();
+    let world = std::sync::Arc::new(world);
+    let reloading = world.clone();
+    let loaded = tokio::task::spawn_blocking(move || {
+        reloading.reload(&settings(format!("crl-files = [{path:?}]"), ""));
+        Instant::now()
+    });
+    let mut slowest = Duration::ZERO;
+    while !loaded.is_finished() {
+        let asked = Instant::now();
+        bob.check(&["ECHO still"], "+009 001 still").await;
+        slowest = slowest.max(asked.elapsed());
+    }
+    alice.rest().await.1.unwrap();
+    let (loaded, cut) = (loaded.await.unwrap(), Instant::now());
+    println!(
+        "{} bytes loaded in {:?}, cut {:?} after, others at most {slowest:?}",
+        list.len(),
+        loaded - start,
+        cut.saturating_duration_since(loaded)
+    );
+    assert!(cut.saturating_duration_since(loaded) < Duration::from_secs(1));
+    assert!(slowest < Duration::from_secs(1), "{slowest:?}");
+    bob.check(&["ECHO still"], "+009 001 still").await;
+    world.bob().await.check(&["LIST"], "+004 001 SE2").await;
+    let error = world.connect(&bad).await.rest().await.1.unwrap_err();
+    assert!(error.to_string().contains("CertificateRevoked"), "{error}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_revocation_list_that_is_corrupt_or_old_lets_nobody_in() {
     let world = World::small().await;
