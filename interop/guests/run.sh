@@ -8,7 +8,7 @@ export HOME="$work/home"
 mkdir "$HOME"
 socket=/run/gose/guest.sock
 mkdir -p /etc/gose && mount -t tmpfs -o mode=755 tmpfs /etc/gose
-for program in fork restart; do
+for program in fork restart start; do
     gcc -Wall -Wextra -Werror -I/usr/include/p11-kit-1 "$folder/../pkcs11/$program.c" -o "$work/$program" -ldl -lpthread
 done
 # What every user may read and run.
@@ -54,6 +54,9 @@ at_once() {
     for process in $running; do wait "$process" || return 1; done
 }
 check "eight programs sign with one element at once" at_once
+starts() { for _ in $(seq 16); do timeout 60 "$work/start" "$module" 32 || return 1; done; }
+check "1,024 starts, 64 at a time: each sees its token, none hangs" starts
+for kind in processes threads; do grep " $kind: longest" "$work/case.log" | sort -k4 -n | tail -1; done
 check "the node saw one session of this guest" says '^1$' sessions
 
 # Transactions

@@ -137,6 +137,8 @@ check "fork while threads sign" "$work/fork" "$module" threads "$(pin ec)" 5
 client
 check "32 processes and 32 threads start: each sees its token within a second" "$work/start" "$module" 32
 grep longest "$work/case.log" || :
+starts() { for _ in $(seq 16); do timeout 120 "$work/start" "$module" 32 || return 1; done; }
+[ -z "${GOSE_TEST_LONG:-}" ] || check "1,024 starts, 64 at a time: no hang" starts
 quiet() { valgrind --quiet --error-exitcode=9 --leak-check=full --errors-for-leak-kinds=definite --show-leak-kinds=definite --trace-children=no "$@"; }
 check "valgrind: load, use, fork, unload" quiet "$work/fork" "$module" unload "$(pin ec)" 2
 check "valgrind: every wrong call" quiet "$work/bad" "$module" "$(pin ec)"

@@ -64,6 +64,11 @@ pub(crate) fn contract_long() -> Proof {
     long(contract)
 }
 
+/// The module starts 1,024 times, 64 at a time.
+pub(crate) fn pkcs11_long() -> Proof {
+    long(pkcs11)
+}
+
 /// Runs a stage with what tells the judges to take their time.
 fn long(stage: fn() -> Proof) -> Proof {
     LONG.store(true, Ordering::SeqCst);
@@ -213,6 +218,7 @@ pub(crate) fn pkcs11() -> Proof {
         ("keytool", "default-jre-headless"),
         ("valgrind", "valgrind"),
         ("openssl", "openssl"),
+        ("softhsm2-util", "softhsm2"),
         ("nginx", "nginx"),
         ("curl", "curl"),
         ("ssh", "openssh-client"),
@@ -231,8 +237,13 @@ pub(crate) fn pkcs11() -> Proof {
     succeed(build.args(["build", "--quiet", "--package", "gose-pkcs11"]))?;
     let mut guide = Command::new(root().join("interop/pkcs11/guide.sh"));
     guide.current_dir(root()).stdin(Stdio::null());
+    let mut beside = Command::new(root().join("interop/pkcs11/softhsm.sh"));
+    beside.current_dir(root()).stdin(Stdio::null());
     let (cases, recipes) = (judge("pkcs11")?, closing(&mut guide)?);
-    Ok(format!("{cases}; docs/guide/pkcs11.md: {recipes}"))
+    let beside = closing(&mut beside)?;
+    Ok(format!(
+        "{cases}; docs/guide/pkcs11.md: {recipes}; what SoftHSM2 passes: {beside}"
+    ))
 }
 
 /// The guest service under programs of several users.

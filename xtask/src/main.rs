@@ -195,6 +195,11 @@ const SOAK: &[Stage] = &[
         interop::readers_long,
     ),
     Stage::new(
+        "pkcs11-long",
+        "the stage pkcs11 with 1,024 starts of the module",
+        interop::pkcs11_long,
+    ),
+    Stage::new(
         "contract-long",
         "10,000 operations on every kind of element, 70,000 signatures in one session of an HSM",
         interop::contract_long,
