@@ -1,7 +1,7 @@
 //! `gose-bench pkcs11`: signatures through PKCS#11 modules, each client a process of its own.
 //!
-//! The own module signs with elements of a node behind mutual TLS, an element a client, policy and log on;
-//! beside it SoftHSM2 in process, through p11-kit over a Unix socket, and through p11-kit and a TLS tunnel.
+//! The own module signs with elements of a node behind mutual TLS, an element a client, policy and log on, once by
+//! itself and once through the guest service; beside it SoftHSM2 in process, through p11-kit over a Unix socket, and through p11-kit and a TLS tunnel.
 
 mod client;
 mod peers;

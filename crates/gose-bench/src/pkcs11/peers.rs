@@ -32,6 +32,7 @@ pub(super) struct Peer {
     pub(super) environment: Vec<(String, String)>,
 }
 
+#[derive(Clone)]
 pub(super) struct Token {
     pub(super) label: String,
     pub(super) pin: String,
@@ -65,15 +66,17 @@ impl Setup {
         let node = Server::start(&["node", &config])?;
         let tokens = elements_of(folder, elements)?;
         client_configuration(folder, &node)?;
+        let service = service(folder)?;
         let environment = |name: &str, value: &Path| (name.to_owned(), value.display().to_string());
-        let own = Peer {
-            name: "gose",
+        let own = |name, configuration: &str| Peer {
+            name,
             module: module.to_owned(),
-            tokens,
-            environment: vec![environment("GOSE_PKCS11_CONF", &folder.join("pkcs11.toml"))],
+            tokens: tokens.clone(),
+            environment: vec![environment("GOSE_PKCS11_CONF", &folder.join(configuration))],
         };
         let conf = softhsm(folder)?;
-        let servers = tunnel(folder, &conf)?;
+        let mut servers = tunnel(folder, &conf)?;
+        servers.push(service);
         let soft = |name, module: &str, variable: &str, value: String| Peer {
             name,
             module: module.into(),
@@ -86,7 +89,8 @@ impl Setup {
         let at = |name: &str| format!("unix:path={}", folder.join(name).display());
         Ok(Self {
             peers: vec![
-                own,
+                own("gose", "pkcs11.toml"),
+                own("gose-service", "service.toml"),
                 soft(
                     "softhsm",
                     SOFTHSM,
@@ -168,7 +172,32 @@ fn client_configuration(folder: &Path, node: &Server) -> Outcome<()> {
          key = {{ file = \"{at}/user.key\" }}\nanchor-files = [\"{at}/ca.pem\"]\n",
         pki::SERVER,
     );
-    Ok(fs::write(folder.join("pkcs11.toml"), text)?)
+    fs::write(folder.join("pkcs11.toml"), &text)?;
+    // The guest service reaches the node as the module does, which then reaches the service.
+    let service = text + &format!("[listen]\nsocket = \"{at}/guest.sock\"\n");
+    fs::write(folder.join("guest.toml"), service)?;
+    let text = format!("version = 1\n[grid]\nservice = \"{at}/guest.sock\"\n");
+    Ok(fs::write(folder.join("service.toml"), text)?)
+}
+
+/// The guest service, by the `gose` that lies beside this program.
+fn service(folder: &Path) -> Outcome<Running> {
+    let gose = std::env::current_exe()?.with_file_name("gose");
+    let child = Command::new(&gose)
+        .args(["guest", "serve", "--config"])
+        .arg(folder.join("guest.toml"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn();
+    let child = child.map_err(|error| {
+        format!(
+            "{}: {error}; build it: cargo build --release -p gose",
+            gose.display()
+        )
+    })?;
+    let running = Running(child);
+    wait_for(&folder.join("guest.sock"))?;
+    Ok(running)
 }
 
 /// A token of SoftHSM with both keys.
