@@ -163,6 +163,24 @@ pub(crate) fn ports() -> Proof {
     judge("ports")
 }
 
+/// A real Xen under QEMU, built out of Debian's packages.
+pub(crate) fn xen() -> Proof {
+    for (program, package) in [
+        ("qemu-system-x86_64", "qemu-system-x86"),
+        ("mmdebstrap", "mmdebstrap"),
+        ("cpio", "cpio"),
+        ("modprobe", "kmod"),
+        ("python3", "python3"),
+        ("strip", "binutils"),
+        ("openssl", "openssl"),
+        ("ip", "iproute2"),
+    ] {
+        need(program, package)?;
+    }
+    build_programs()?;
+    judge("xen")
+}
+
 /// wpa_supplicant and hostapd at both ends of a cable, RADIUS behind: a port opens and closes.
 pub(crate) fn wpa() -> Proof {
     need("wpa_supplicant", "wpasupplicant")?;

@@ -21,6 +21,7 @@ mod remote;
 mod session;
 pub mod terminal;
 pub mod tls;
+pub mod xenstore;
 
 pub use connection::Connection;
 pub use endpoint::Endpoint;

@@ -10,7 +10,7 @@ use gose_client::{
     Connection, Endpoint, RemoteElement,
     admin::{self, Action, Answer},
     element_key::ElementKey,
-    guest::{Guest, GuestError},
+    guest::{Guest, GuestError, pick_up_from_xen},
     tls,
 };
 use gose_element::{SecureElement, Seid};
@@ -157,7 +157,8 @@ impl Node {
 /// # Errors
 /// [`Failure::Local`] if the file is of no use, else [`Failure::Remote`].
 pub(crate) fn join(record: &Path) -> Result<Guest, Failure> {
-    if !record.exists() {
+    let there = record.exists() || pick_up_from_xen(record).map_err(gose_client::Error::from)?;
+    if !there {
         return Err(Failure::local(format!(
             "{}: no join record; is this a virtual machine of a GoSE hypervisor?",
             record.display()

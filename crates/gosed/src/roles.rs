@@ -252,7 +252,10 @@ fn hypervisor(node: &Node) -> Result<Option<Arc<Middleware>>, MiddlewareError> {
     };
     let (role, limits) = (role.clone(), node.limits().clone());
     let stop = node.when_stopped();
-    crate::long_step(|| Middleware::new(role, tls, limits, node.grid().clone(), stop)).map(Some)
+    let admin = node.config().admin.as_ref();
+    let admin = admin.map_or_else(PathBuf::new, |admin| admin.socket.clone());
+    crate::long_step(|| Middleware::new(role, tls, &admin, limits, node.grid().clone(), stop))
+        .map(Some)
 }
 
 fn pool(role: &AuthenticationServer, grid: &Arc<Grid>) -> Result<Arc<Pool>, RoleError> {

@@ -72,6 +72,31 @@ impl JoinRecord {
         }
     }
 
+    /// A record of what stands in another form: certificates as hexadecimal digits.
+    pub(super) fn of_parts(
+        vm: String,
+        address: String,
+        host: Option<IpAddr>,
+        [anchors, token]: [Vec<String>; 2],
+        secret: &[u8],
+    ) -> Self {
+        Self {
+            vm,
+            address,
+            host,
+            anchors,
+            token,
+            secret: SecretText(hex::encode(secret)),
+            pins: BTreeMap::new(),
+        }
+    }
+
+    /// The PINs that it tells.
+    pub(super) fn pins(&self) -> impl Iterator<Item = (&str, &str)> {
+        let pins = self.pins.iter();
+        pins.map(|(seid, pin)| (seid.as_str(), pin.0.as_str()))
+    }
+
     /// Tells the PIN of an element, as digits.
     pub fn set_pin(&mut self, seid: &str, pin: &[u8]) {
         let pin = pin.iter().map(|digit| char::from(*digit)).collect();

@@ -9,6 +9,7 @@ mod control;
 mod eap;
 mod join;
 mod key;
+mod xen;
 
 use std::{
     io,
@@ -30,6 +31,7 @@ pub use channel::{ATTACH_PORT, Channel, SESSION_PORT};
 pub use control::{Control, Request, send_record, serve_request};
 pub use eap::{EapChannel, EapError, authenticate};
 pub use join::{JoinRecord, RecordError};
+pub use xen::pick_up_from_xen;
 
 use crate::{Connection, Link, tls};
 use channel::{RecordFile, Way};
@@ -61,6 +63,9 @@ pub enum GuestError {
     /// The join record is malformed.
     #[error("the join record: {0}")]
     Record(#[from] RecordError),
+    /// Xen's store.
+    #[error("the join record: {0}")]
+    Xenstore(#[from] crate::xenstore::XenstoreError),
     /// The hypervisor speaks something else.
     #[error("the hypervisor's message on the attach channel: {0}")]
     Message(#[from] gose_proto::identity::attach::MessageError),
@@ -101,11 +106,24 @@ impl Guest {
     }
 
     /// Joins with the record in a file, over the guest's own link, and leaves the secret of the next join in
-    /// the file. Whoever else joins with this file at the moment is waited for.
+    /// the file. Whoever else joins with this file at the moment is waited for. In a domain of Xen the record comes from
+    /// xenstore: at the first join, and whenever the hypervisor wrote a new one there.
     ///
     /// # Errors
     /// [`GuestError`].
     pub fn from_file(path: &Path) -> Result<Self, GuestError> {
+        if !path.exists() {
+            pick_up_from_xen(path)?;
+        }
+        match Self::from_record(path) {
+            Err(GuestError::Refused(AttachError::Secret)) if pick_up_from_xen(path)? => {
+                Self::from_record(path)
+            }
+            joined => joined,
+        }
+    }
+
+    fn from_record(path: &Path) -> Result<Self, GuestError> {
         let (file, record) = RecordFile::open(path)?;
         let host = record.host.ok_or(RecordError::Field("host"))?;
         let guest = Self::attached(Way::Link(host), record)?;

@@ -26,6 +26,7 @@ const AT_START: &[&str] = &[
     "hypervisor.token-lifetime-s",
     "hypervisor.driver",
     "hypervisor.join-folder",
+    "hypervisor.unauthorised-domains",
     "hypervisor.authenticator",
     "authentication-server",
     "authentication-server.elements",

@@ -43,7 +43,10 @@ pub struct Hypervisor {
     /// What starts virtual machines.
     #[serde(default)]
     pub driver: Driver,
-    /// Where guests find their join records, a folder a guest: driver `namespace`.
+    /// Driver `xen`: what happens to new domains that nobody authorised.
+    #[serde(default)]
+    pub unauthorised_domains: UnauthorisedDomains,
+    /// Where guests find their join records, a folder a guest: driver `namespace`. Files of domains: driver `xen`.
     #[serde(default = "Hypervisor::default_join_folder")]
     pub join_folder: PathBuf,
     /// Programs that guests run.
@@ -72,6 +75,19 @@ pub enum Driver {
     Process,
     /// A guest is a process in a network namespace of its own.
     Namespace,
+    /// A guest is a paravirtualised domain of this machine's Xen.
+    Xen,
+}
+
+/// What happens to a new domain of Xen that nobody authorised.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum UnauthorisedDomains {
+    /// It is destroyed, and the log tells of it.
+    #[default]
+    Destroy,
+    /// The log tells of it.
+    Report,
 }
 
 /// A node that this one calls.

@@ -36,7 +36,7 @@ pub use authentication_server::{AuthenticationServer, Company, Reply, Service};
 pub use authenticator::{Authenticator, Port};
 pub use creation::{Creator, Group, Hours, Pool, Sha256};
 pub use generations::{Generations, Publisher, Unknown};
-pub use hypervisor::{Called, Driver, Guest, Hypervisor, Image};
+pub use hypervisor::{Called, Driver, Guest, Hypervisor, Image, UnauthorisedDomains};
 pub use key_store::KeyStore;
 pub use limits::Limits;
 pub use metrics::{Metrics, MetricsAddress};
@@ -301,6 +301,12 @@ impl Config {
         }
         if self.generations.is_some() && self.listen.is_none() {
             return fail("[generations] needs [listen]: hypervisors tell them there".into());
+        }
+        let driver = self.hypervisor.as_ref().map(|role| role.driver);
+        if driver == Some(Driver::Xen) && self.admin.is_none() {
+            return fail(
+                "[hypervisor] driver = \"xen\" needs [admin]: the gate is asked there".into(),
+            );
         }
         if self.listen.is_some() && self.tls.is_none() {
             return fail("[listen] needs [tls]: RACS is never served without TLS".into());

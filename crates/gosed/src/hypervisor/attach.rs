@@ -30,6 +30,9 @@ pub trait IdentityTokens: Send + Sync {
     /// # Errors
     /// [`AttachError::NoElement`] or [`AttachError::Element`]; the cause is logged.
     fn identity(&self, domain: &Domain) -> Result<Chain, AttachError>;
+
+    /// The guest has joined: its secret is used up. May block.
+    fn joined(&self, _domain: &Domain) {}
 }
 
 /// Why a channel ended, other than by the guest's wish.
@@ -152,6 +155,7 @@ impl Endpoint {
             ToEndpoint::Join(secret) => {
                 let next = self.domain.join(secret)?;
                 self.joined = true;
+                crate::long_step(|| self.identities.joined(&self.domain));
                 tracing::info!(vm = %self.domain.vm(), "attach: guest joined");
                 let chain = self.domain.token().chain.clone();
                 Ok(ToGuest::Joined { next, chain })

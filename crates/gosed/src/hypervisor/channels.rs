@@ -201,6 +201,10 @@ impl Channels {
 }
 
 impl IdentityTokens for Channels {
+    fn joined(&self, domain: &Domain) {
+        self.middleware.driver.joined(domain.vm());
+    }
+
     fn identity(&self, domain: &Domain) -> Result<Chain, AttachError> {
         let vm = domain.vm();
         let seid = *self.bound.seids.first().ok_or(AttachError::NoElement)?;

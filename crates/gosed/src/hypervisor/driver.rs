@@ -98,6 +98,9 @@ pub trait Hypervisor: Send + Sync {
     /// Takes away what an earlier life of the node made for a domain that is not to run.
     fn clear(&self, vm: VmId);
 
+    /// The guest has joined: its secret is used up.
+    fn joined(&self, _vm: VmId) {}
+
     /// Whether guests go on when the node ends.
     fn outlives(&self) -> bool {
         false

@@ -30,6 +30,7 @@ use super::{
     namespace::Namespaces,
     publish::Publisher,
     token::TokenIssuer,
+    xen::Domains,
 };
 use crate::{
     clock::Clock,
@@ -121,13 +122,15 @@ pub(super) struct Guest {
 }
 
 impl Middleware {
-    /// The role as a configuration has it. Blocks while elements answer.
+    /// The role as a configuration has it; `admin` is the node's admin socket, which the gate is asked on. Blocks while
+    /// elements answer.
     ///
     /// # Errors
     /// [`MiddlewareError`].
     pub fn new(
         role: config::Hypervisor,
         tls: &config::Tls,
+        admin: &std::path::Path,
         limits: Arc<ArcSwap<Limits>>,
         grid: Arc<Grid>,
         stop: Stop,
@@ -151,6 +154,11 @@ impl Middleware {
         let driver: Box<dyn Hypervisor> = match &role.driver {
             config::Driver::Process => Box::new(Processes::default()),
             config::Driver::Namespace => Box::new(Namespaces::new(role.join_folder.clone())),
+            config::Driver::Xen => {
+                let (folder, unauthorised) = (role.join_folder.clone(), role.unauthorised_domains);
+                let domains = Domains::new(folder, admin, journal.clone(), unauthorised);
+                Box::new(domains.map_err(MiddlewareError::Driver)?)
+            }
         };
         Ok(Arc::new(Self {
             generations: Arc::new(GenerationFile::open(

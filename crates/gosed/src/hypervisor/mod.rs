@@ -27,6 +27,7 @@ mod publish;
 mod start;
 pub mod token;
 pub mod vif;
+pub mod xen;
 
 pub(crate) use actions::perform;
 pub use middleware::{Middleware, MiddlewareError};

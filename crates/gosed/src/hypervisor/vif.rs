@@ -33,6 +33,16 @@ impl LinkNetwork {
         (64..Self::COUNT - 64).map(Self).find(|own| !taken(*own))
     }
 
+    /// The network in which a guest has this address.
+    #[must_use]
+    pub fn of_guest(address: Ipv4Addr) -> Option<Self> {
+        let [169, 254, third, fourth] = address.octets() else {
+            return None;
+        };
+        let network = Self(u16::from_be_bytes([third, fourth]) / 4);
+        (network.guest() == address).then_some(network)
+    }
+
     /// The node's address.
     #[must_use]
     pub fn host(self) -> Ipv4Addr {
@@ -127,6 +137,8 @@ mod tests {
         }
         assert_eq!(seen.len(), 100);
         assert_eq!(LinkNetwork::free(|_| true), None);
+        assert_eq!(LinkNetwork::of_guest(second.guest()), Some(second));
+        assert_eq!(LinkNetwork::of_guest(second.host()), None);
         assert_eq!(text(LinkNetwork(16_319)).1, "169.254.254.254");
     }
 }
