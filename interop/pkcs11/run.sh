@@ -1,6 +1,6 @@
 #!/bin/sh
 # libgose_pkcs11.so before a grid node over mutual TLS, in direct mode. Judges: OpenSC's pkcs11-tool, GnuTLS's p11tool,
-# OpenSSL's engine, python-pkcs11, NSS, SunPKCS11, valgrind, and programs of C that do what applications do wrong.
+# OpenSSL's engine, python-pkcs11 beside SoftHSM2, NSS, SunPKCS11, valgrind, and programs of C that do what applications do wrong.
 . "$(dirname "$0")/../begin.sh"
 . "$folder/world.sh"
 
@@ -94,6 +94,60 @@ openssl x509 -new -force_pubkey "$work/made.der" -subj /CN=mail -days 30 -CA "$w
 check "a certificate comes beside its key" on ec --write-object "$work/mail.der" --type cert --label mail --id 0304
 check "and is read back" sh -c "pkcs11-tool --module $module --token-label ec --read-object --type cert --id 0304 -o $work/back.der && cmp $work/back.der $work/mail.der"
 check "and is deleted" on ec --delete-object --type cert --id 0304
+
+# Secret keys and data in the element
+check "pkcs11-tool: the mechanisms of the storage application" sh -c \
+    "pkcs11-tool --module $module -M --token-label ec >$work/said && [ \$(grep -cE '^  (AES-KEY-GEN|AES-GCM|AES-KEY-WRAP|GENERIC-SECRET-KEY-GEN|SHA256-HMAC), .*hw' $work/said) = 5 ]"
+check "pkcs11-tool: an AES key is made" on ec --keygen --key-type AES:32 --label letters --id 21 --private --sensitive --usage-decrypt
+check "a second one of its number is not" sh -c \
+    "! pkcs11-tool --module $module --token-label ec --login --pin $(pin ec) --keygen --key-type AES:32 --id 21 --private --sensitive"
+check "a key that could be read is not" says CKR_TEMPLATE_INCONSISTENT on ec --keygen --key-type AES:32 --private
+check "a key that another program made by gose is found" sh -c "gose key generate ec 22 --alg hmac-sha256 --label macs \
+    --socket $grid/admin.sock --secrets $work/ec.secrets && pkcs11-tool --module $module --token-label ec --login --pin $(pin ec) -O --type secrkey >$work/said && grep -A4 'label: *macs' $work/said | grep 'ID: *22'"
+openssl rand -hex 32 >"$work/raw"
+check "an HMAC key is given" gose key import ec 23 --alg hmac-sha256 --key-source "file:$work/raw" --socket "$grid/admin.sock" --secrets "$work/ec.secrets"
+hmac() {
+    on ec --sign --mechanism SHA256-HMAC --id 23 -i "$work/message" -o "$work/mac" &&
+        openssl dgst -sha256 -mac HMAC -macopt "hexkey:$(cat "$work/raw")" -binary -out "$work/expected" "$work/message" &&
+        cmp "$work/mac" "$work/expected"
+}
+check "openssl computes the same HMAC" hmac
+check "pkcs11-tool: the HMAC is verified" says 'Signature is valid' on ec --verify --mechanism SHA256-HMAC --id 23 -i "$work/message" --signature-file "$work/mac"
+check "another message's is not" says 'Invalid signature' on ec --verify --mechanism SHA256-HMAC --id 23 -i "$work/raw" --signature-file "$work/mac"
+check "keys are deleted" sh -ec "for id in 21 22 23; do pkcs11-tool --module $module --token-label ec --login --pin $(pin ec) --delete-object --type secrkey --id \$id; done; gose key list ec --socket $grid/admin.sock --secrets $work/ec.secrets >$work/said; ! grep . $work/said"
+check "pkcs11-tool: data is written" on ec --write-object "$work/message" --type data --label note --private
+check "gose reads it" sh -c "gose data get ec 00 --socket $grid/admin.sock --secrets $work/ec.secrets | cmp - $work/message"
+check "pkcs11-tool: and reads it back" sh -c \
+    "pkcs11-tool --module $module --token-label ec --login --pin $(pin ec) --read-object --type data --label note -o $work/back && cmp $work/back $work/message"
+check "nobody reads it without a PIN" sh -c \
+    "! pkcs11-tool --module $module --token-label ec --read-object --type data --label note"
+check "it is deleted" on ec --delete-object --type data --label note
+check "and gone" sh -c "! pkcs11-tool --module $module --token-label ec --login --pin $(pin ec) --read-object --type data --label note"
+
+# The same suites on SoftHSM2: what passes there passes here, or skips.toml says why not
+softhsm=/usr/lib/softhsm/libsofthsm2.so
+mkdir "$work/tokens"
+printf 'directories.tokendir = %s\nobjectstore.backend = file\nlog.level = ERROR\n' "$work/tokens" >"$work/softhsm2.conf"
+export SOFTHSM2_CONF="$work/softhsm2.conf"
+softhsm2-util --init-token --free --label soft --pin 123456 --so-pin 5678 >/dev/null
+suite() { "$root/target/python/bin/python" "$folder/suite.py" "$@" 2>>"$work/suite.log" || echo "no end"; }
+suite "$module" ec "$(pin ec)" >"$work/ours"
+suite "$softhsm" soft 123456 >"$work/theirs"
+check "python-pkcs11: the suite came to its end on both" sh -c \
+    "cat $work/suite.log; [ \$(wc -l <$work/ours) = 25 ] && [ \$(wc -l <$work/theirs) = 25 ] && [ \$(grep -c ^ok $work/theirs) -ge 19 ]"
+passes() { grep -xF "ok $1" "$work/ours" || { grep -F "$1" "$work/ours" "$work/theirs"; false; }; }
+sed 's/^ok //; s/^no \(.*\): [A-Za-z0-9]* .*/\1/' "$work/ours" >"$work/cases"
+while read -r name; do check "suite: $name" passes "$name"; done <"$work/cases"
+pkcs11-tool --module "$softhsm" --token-label soft --login --pin 123456 --keypairgen --key-type rsa:2048 --id 01 >/dev/null 2>&1
+pkcs11-tool --module "$softhsm" --token-label soft --login --pin 123456 --keypairgen --key-type EC:prime256v1 --id 02 >/dev/null 2>&1
+tested() { sed -n 's/^ *\(.*\): OK *$/\1/p' | sort -u; }
+pkcs11-tool --module "$softhsm" --token-label soft --login --pin 123456 --test 2>&1 | tested >"$work/theirs"
+{ on ec --test; on rsa --test; } 2>&1 | tested >"$work/ours"
+check "pkcs11-tool --test: SoftHSM2 passes some" grep -q 'RSA-PKCS' "$work/theirs"
+while read -r name; do check "pkcs11-tool --test: $name" grep -qxF "$name" "$work/ours"; done <"$work/theirs"
+client_certificate="$work/plain.pem" client_key="$work/plain.key" client
+check "where the grid gives the storage application to others: no such mechanisms, keys as before" sh -c \
+    "pkcs11-tool --module $module -M --token-label ec >$work/said && grep ECDSA $work/said && ! grep -E 'AES|HMAC|GENERIC' $work/said && pkcs11-tool --module $module --token-label ec --login --pin $(pin ec) -O | grep 'Private Key Object'"
 unset client_certificate client_key
 client
 

@@ -12,7 +12,7 @@ export GOSE_PKCS11_CONF=$work/client/pkcs11.toml
 certificates() {
     openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 30 -subj "/CN=test root" \
         -keyout "$work/root.key" -out "$work/root.pem" 2>/dev/null
-    for name in node guest admin stranger; do
+    for name in node guest admin plain stranger; do
         openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj "/CN=$name" \
             -keyout "$work/$name.key" -out "$work/$name.csr" 2>/dev/null
         printf 'subjectAltName = DNS:localhost\nextendedKeyUsage = serverAuth, clientAuth\n' >"$work/extensions"
@@ -46,9 +46,15 @@ seid = ["*"]
 cn = "admin"
 seid = ["*"]
 role = "admin"
+[[user]]
+cn = "plain"
+seid = ["*"]
 [[aid]]
 aid = "A000000308000010000100"
 allow = ["*"]
+[[aid]]
+aid = "F0474F534553544F01"
+allow = ["guest", "admin"]
 [[aid]]
 aid = "F0474F534545415001"
 allow = ["*"]

@@ -250,6 +250,7 @@ pub(crate) fn pkcs11() -> Proof {
         need("p11-kit headers", "libp11-kit-dev")?;
     }
     python("python-pkcs11")?;
+    python("cryptography")?;
     build_programs()?;
     let mut build = cargo();
     succeed(build.args(["build", "--quiet", "--package", "gose-pkcs11"]))?;

@@ -9,6 +9,7 @@
 
 mod api;
 mod config;
+mod failure;
 #[allow(unsafe_code)]
 mod ffi;
 mod hash;
@@ -23,3 +24,4 @@ mod padding;
 mod public;
 mod rv;
 mod session;
+mod stored;

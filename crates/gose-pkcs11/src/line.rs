@@ -13,9 +13,14 @@ use std::{
 use gose_client::{Connection, Endpoint, RemoteElement};
 use gose_element::{
     ElementError, SecureElement, Seid,
-    drive::piv::{Piv, PivError, Standing},
+    drive::{
+        piv::{self, Piv, PivError},
+        storage::{self, Storage, StorageError},
+    },
 };
 use zeroize::Zeroizing;
+
+use crate::failure::Failure;
 
 /// A PIN or PUK in memory, wiped when nothing needs it any more.
 pub(crate) type Secret = Arc<Zeroizing<Vec<u8>>>;
@@ -26,6 +31,66 @@ pub(crate) struct Line {
     state: Mutex<State>,
     /// The socket's descriptor while there is one, else -1: a child process closes it without the lock.
     socket: Descriptor,
+}
+
+/// What an element is ready for: one application is selected at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Standing {
+    #[default]
+    Nothing,
+    Piv(piv::Standing),
+    Storage(storage::Standing),
+}
+
+/// An element for one operation: either application of it.
+pub(crate) struct Held<'a> {
+    element: &'a mut dyn SecureElement,
+    standing: &'a mut Standing,
+    pin: Option<&'a [u8]>,
+}
+
+impl Held<'_> {
+    /// Uses the PIV application.
+    ///
+    /// # Errors
+    /// The operation's.
+    pub(crate) fn piv<T>(
+        &mut self,
+        operation: impl FnOnce(&mut Piv<'_>) -> Result<T, PivError>,
+    ) -> Result<T, Failure> {
+        let standing = match *self.standing {
+            Standing::Piv(standing) => standing,
+            _ => piv::Standing::default(),
+        };
+        let mut piv = Piv::resume(&mut *self.element, standing, self.pin)?;
+        let outcome = operation(&mut piv);
+        *self.standing = match piv.standing() {
+            none if none == piv::Standing::default() => Standing::Nothing,
+            standing => Standing::Piv(standing),
+        };
+        Ok(outcome?)
+    }
+
+    /// Uses the storage application.
+    ///
+    /// # Errors
+    /// The operation's.
+    pub(crate) fn storage<T>(
+        &mut self,
+        operation: impl FnOnce(&mut Storage<'_>) -> Result<T, StorageError>,
+    ) -> Result<T, Failure> {
+        let standing = match *self.standing {
+            Standing::Storage(standing) => standing,
+            _ => storage::Standing::default(),
+        };
+        let mut storage = Storage::resume(&mut *self.element, standing, self.pin)?;
+        let outcome = operation(&mut storage);
+        *self.standing = match storage.standing() {
+            none if none == storage::Standing::default() => Standing::Nothing,
+            standing => Standing::Storage(standing),
+        };
+        Ok(outcome?)
+    }
 }
 
 struct Descriptor(AtomicI32);
@@ -88,8 +153,8 @@ impl Line {
         reach: &Reach,
         spare: Option<Connection>,
         pin: Option<&Secret>,
-        mut operation: impl FnMut(&mut Piv<'_>) -> Result<T, PivError>,
-    ) -> Result<T, PivError> {
+        mut operation: impl FnMut(&mut Held<'_>) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(spare) = spare
             && state.element.is_none()
@@ -107,37 +172,40 @@ impl Line {
                 Ok(done) => return Ok(done),
                 Err(error) => error,
             };
-            match &error {
+            match error.element() {
                 // Another program had the element meanwhile: this one waits for its turn there.
-                PivError::Element(ElementError::InUse) if reach.queues() && !displaced => {
+                Some(ElementError::InUse) if reach.queues() && !displaced => {
                     displaced = true;
                     state.standing = Standing::default();
                     state.contended = Some(Instant::now() + CONTENDED);
                 }
-                PivError::Element(ElementError::InUse) if Instant::now() < deadline => {
+                Some(ElementError::InUse) if Instant::now() < deadline => {
                     // Nothing tells when it is free; those who wait come at different times.
                     let mut chance = [0];
                     let _ = aws_lc_rs::rand::fill(&mut chance);
                     thread::sleep(pause.mul_f32(0.5 + f32::from(chance[0]) / 255.0));
                     pause = (2 * pause).min(Duration::from_millis(20));
                 }
+                // The grid gives the storage application to others; the session is as good as before.
+                Some(ElementError::Refused) if error.without_storage() => {
+                    state.standing = Standing::default();
+                    return Err(error);
+                }
                 // The node ended the session, or took the element away, since the last operation.
-                PivError::Element(_) if again && !fresh => {
+                Some(_) if again && !fresh => {
                     again = false;
                     self.close(&mut state);
                 }
-                PivError::Element(_) => {
+                Some(_) => {
                     self.close(&mut state);
                     return Err(error);
                 }
                 // The element forgot what it was shown.
-                PivError::NotAuthenticated(_) | PivError::Refused { .. }
-                    if again && began != Standing::default() =>
-                {
+                None if error.forgot() && again && began != Standing::default() => {
                     again = false;
                     state.standing = Standing::default();
                 }
-                _ => return Err(error),
+                None => return Err(error),
             }
         }
     }
@@ -190,7 +258,7 @@ impl Line {
         state: &mut State,
         reach: &Reach,
         deadline: Instant,
-    ) -> Result<bool, PivError> {
+    ) -> Result<bool, Failure> {
         if state.element.is_some() {
             return Ok(false);
         }
@@ -203,7 +271,10 @@ impl Line {
                 Err(_) if state.opened && reach.queues() && Instant::now() < deadline => {
                     thread::sleep(RESTART);
                 }
-                Err(error) => return Err(ElementError::Transport(error.to_string()).into()),
+                Err(error) => {
+                    let error = ElementError::Transport(error.to_string());
+                    return Err(Failure::Piv(error.into()));
+                }
             }
         }
     }
@@ -214,21 +285,25 @@ impl State {
         &mut self,
         reach: &Reach,
         pin: Option<&Secret>,
-        operation: &mut impl FnMut(&mut Piv<'_>) -> Result<T, PivError>,
-    ) -> Result<T, PivError> {
+        operation: &mut impl FnMut(&mut Held<'_>) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
         let Some(element) = &mut self.element else {
-            return Err(PivError::Host);
+            return Err(PivError::Host.into());
         };
         let pin = pin.map(|pin| pin.as_slice());
         let alone = self.contended.is_none_or(|until| Instant::now() >= until);
         if !reach.keep || !(alone || reach.throughout) {
             self.standing = Standing::default();
-            let mut once = element.once();
-            return operation(&mut Piv::resume(&mut once, self.standing, pin)?);
+            return operation(&mut Held {
+                element: &mut element.once(),
+                standing: &mut Standing::default(),
+                pin,
+            });
         }
-        let mut piv = Piv::resume(element, self.standing, pin)?;
-        let outcome = operation(&mut piv);
-        self.standing = piv.standing();
-        outcome
+        operation(&mut Held {
+            element,
+            standing: &mut self.standing,
+            pin,
+        })
     }
 }

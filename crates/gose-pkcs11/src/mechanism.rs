@@ -27,9 +27,23 @@ pub(crate) enum Mechanism {
         shared: Vec<u8>,
         point: Vec<u8>,
     },
+    AesKey,
+    GenericSecretKey,
+    /// AES-GCM; a nonce belongs to decryption: the element draws its own for what it encrypts.
+    AesGcm {
+        nonce: Option<[u8; 12]>,
+        associated: Vec<u8>,
+    },
+    HmacSha256,
+    AesKeyWrap,
 }
 
 impl Mechanism {
+    /// Whether secret keys of the element are used by it.
+    pub(crate) fn is_secret(&self) -> bool {
+        matches!(self, Self::AesGcm { .. } | Self::HmacSha256)
+    }
+
     /// The digest that the mechanism itself makes of the message.
     pub(crate) fn hash(&self) -> Option<Hash> {
         match self {
@@ -79,8 +93,8 @@ pub(crate) const HASHED: [(
     ),
 ];
 
-/// All mechanisms with sizes and flags.
-pub(crate) fn list() -> Vec<(CK_MECHANISM_TYPE, CK_MECHANISM_INFO)> {
+/// All mechanisms with sizes and flags; `stores`: the element has the storage application.
+pub(crate) fn list(stores: bool) -> Vec<(CK_MECHANISM_TYPE, CK_MECHANISM_INFO)> {
     let rsa = |flags| info(2048, 4096, flags);
     let ec = |flags| {
         info(
@@ -110,7 +124,28 @@ pub(crate) fn list() -> Vec<(CK_MECHANISM_TYPE, CK_MECHANISM_INFO)> {
         found.push((ecdsa, ec(signs)));
         found.push((hash.mechanism(), info(0, 0, CKF_DIGEST)));
     }
+    if stores {
+        found.extend(secret());
+    }
     found
+}
+
+/// Mechanisms of the storage application. Sizes are bytes, of generic secrets bits (v3.0, current mechanisms).
+fn secret() -> [(CK_MECHANISM_TYPE, CK_MECHANISM_INFO); 5] {
+    let aes = |flags| info(16, 32, CKF_HW | flags);
+    [
+        (CKM_AES_KEY_GEN, aes(CKF_GENERATE)),
+        (CKM_AES_GCM, aes(CKF_ENCRYPT | CKF_DECRYPT)),
+        (CKM_AES_KEY_WRAP, aes(CKF_WRAP | CKF_UNWRAP)),
+        (
+            CKM_GENERIC_SECRET_KEY_GEN,
+            info(256, 256, CKF_HW | CKF_GENERATE),
+        ),
+        (
+            CKM_SHA256_HMAC,
+            info(16, 64, CKF_HW | CKF_SIGN | CKF_VERIFY),
+        ),
+    ]
 }
 
 fn info(min: CK_ULONG, max: CK_ULONG, flags: CK_FLAGS) -> CK_MECHANISM_INFO {

@@ -11,13 +11,17 @@ use cryptoki_sys::*;
 use gose_client::{Connection, Endpoint, middleware::Key};
 use gose_element::{
     Seid,
-    drive::piv::{Inventory, Piv, PivError},
+    drive::{
+        piv::{Inventory, Piv, PivError},
+        storage::{Storage, StorageError},
+    },
 };
 use zeroize::Zeroizing;
 
 use crate::{
     config::{Config, Login, Policy},
-    line::{Line, Reach, Secret},
+    failure::Failure,
+    line::{Held, Line, Reach, Secret},
     log::Log,
     object::{self, Handle, Object, Private},
     rv::{Result, Rv},
@@ -67,6 +71,10 @@ pub(crate) struct Slot {
     pub(crate) line: Arc<Line>,
     /// What lies on the element; asked for when first needed.
     pub(crate) objects: Option<Arc<Contents>>,
+    /// What lies in its storage application; asked for when first needed, after the PIN is known.
+    pub(crate) stored: Option<Vec<Object>>,
+    /// Whether it has that application, once it was asked.
+    pub(crate) stores: Option<bool>,
     pub(crate) user: LoggedIn,
     pub(crate) pin: Option<Secret>,
     /// The PIN that the configuration names was wrong: it is not shown again.
@@ -197,6 +205,7 @@ impl Module {
         self.listed = None;
         for slot in &mut self.slots {
             (slot.user, slot.pin, slot.objects) = (LoggedIn::Nobody, None, None);
+            slot.stored = None;
         }
     }
 
@@ -250,6 +259,8 @@ impl Module {
             known,
             line: Arc::default(),
             objects: None,
+            stored: None,
+            stores: None,
             user: LoggedIn::Nobody,
             pin: None,
             source_failed: false,
@@ -351,9 +362,18 @@ impl Module {
     /// # Errors
     /// CKR_USER_NOT_LOGGED_IN, CKR_PIN_INCORRECT
     pub(crate) fn authorise(&mut self, id: CK_SLOT_ID, key: &Private) -> Result<()> {
-        if !key.needs_login() {
-            return Ok(());
+        if key.needs_login() {
+            self.show_pin(id)
+        } else {
+            Ok(())
         }
+    }
+
+    /// Makes sure that there is a PIN to show.
+    ///
+    /// # Errors
+    /// CKR_USER_NOT_LOGGED_IN, CKR_PIN_INCORRECT
+    pub(crate) fn show_pin(&mut self, id: CK_SLOT_ID) -> Result<()> {
         let slot = self.slot(id)?;
         if slot.pin.is_none() && slot.policy.login == Login::NotRequired {
             slot.pin = Some(slot.source_pin()?);
@@ -365,27 +385,27 @@ impl Module {
     }
 
     /// What an operation's failure means for the slot, and the code for the application.
-    pub(crate) fn failed(&mut self, id: CK_SLOT_ID, error: &PivError) -> Rv {
+    pub(crate) fn failed(&mut self, id: CK_SLOT_ID, error: &Failure) -> Rv {
         let config = self.config.clone();
         let Ok(slot) = self.slot(id) else {
             return Rv(CKR_SLOT_ID_INVALID);
         };
-        match error {
-            PivError::WrongPin { tries } => slot.tries = Some(*tries),
-            PivError::PinBlocked => slot.tries = Some(0),
-            PivError::Element(_) => slot.kept = false,
-            _ => {}
+        if let Some(tries) = error.tries() {
+            slot.tries = Some(tries);
         }
-        if !matches!(error, PivError::WrongPin { .. } | PivError::PinForm) {
+        if error.element().is_some() {
+            slot.kept = false;
+        }
+        if !error.is_slip() {
             config.log.line(&format!("element {}: {error}", slot.seid));
         }
         error.into()
     }
 
     /// A PIN that was right once is wrong now: it is not shown again.
-    pub(crate) fn disowned(&mut self, id: CK_SLOT_ID, error: &PivError) -> Rv {
+    pub(crate) fn disowned(&mut self, id: CK_SLOT_ID, error: &Failure) -> Rv {
         let code = self.failed(id, error);
-        if !matches!(error, PivError::WrongPin { .. } | PivError::PinBlocked) {
+        if error.tries().is_none() {
             return code;
         }
         let config = self.config.clone();
@@ -406,9 +426,17 @@ const MOST_OBJECTS: usize = 65_536;
 impl Slot {
     /// Objects of the token that the application sees now.
     pub(crate) fn visible(&self) -> impl Iterator<Item = &Object> {
-        let all = matches!(self.user, LoggedIn::User) || self.policy.login == Login::NotRequired;
+        let all = self.shows_private();
         let objects = self.objects.iter().flat_map(|contents| &contents.objects);
-        objects.filter(move |object| all || !object.is(CKA_PRIVATE))
+        let stored = self.stored.iter().flatten();
+        objects
+            .chain(stored)
+            .filter(move |object| all || !object.is(CKA_PRIVATE))
+    }
+
+    /// Whether the application sees private objects now.
+    pub(crate) fn shows_private(&self) -> bool {
+        matches!(self.user, LoggedIn::User) || self.policy.login == Login::NotRequired
     }
 
     /// The PIN that the configuration names.
@@ -439,11 +467,27 @@ pub(crate) struct Access {
 }
 
 impl Access {
-    /// Runs an operation; see [`Line::run`].
+    /// Runs an operation of PIV; see [`Line::run`].
     pub(crate) fn run<T>(
         &mut self,
-        operation: impl FnMut(&mut Piv<'_>) -> std::result::Result<T, PivError>,
-    ) -> std::result::Result<T, PivError> {
+        mut operation: impl FnMut(&mut Piv<'_>) -> std::result::Result<T, PivError>,
+    ) -> std::result::Result<T, Failure> {
+        self.hold(|held| held.piv(&mut operation))
+    }
+
+    /// Runs an operation of the storage application.
+    pub(crate) fn storage<T>(
+        &mut self,
+        mut operation: impl FnMut(&mut Storage<'_>) -> std::result::Result<T, StorageError>,
+    ) -> std::result::Result<T, Failure> {
+        self.hold(|held| held.storage(&mut operation))
+    }
+
+    /// Runs an operation of either application.
+    pub(crate) fn hold<T>(
+        &mut self,
+        operation: impl FnMut(&mut Held<'_>) -> std::result::Result<T, Failure>,
+    ) -> std::result::Result<T, Failure> {
         self.line
             .run(&self.reach, self.spare.take(), self.pin.as_ref(), operation)
     }

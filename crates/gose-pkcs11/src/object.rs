@@ -2,8 +2,11 @@
 
 use cryptoki_sys::*;
 use gose_element::{
-    Algorithm,
-    drive::piv::{Inventory, Slot},
+    Algorithm, SecretAlgorithm,
+    drive::{
+        piv::{Inventory, Slot},
+        storage::KeyReference,
+    },
 };
 use x509_parser::prelude::{FromDer, X509Certificate};
 use zeroize::Zeroizing;
@@ -34,8 +37,17 @@ pub(crate) enum Kind {
     Public(Public),
     Private(Private),
     Certificate(Option<Slot>),
+    /// A secret of the session: an agreed one, or one that the application gave.
     Secret,
     Data,
+    /// A secret key in an element, and whether it may leave wrapped.
+    Stored {
+        key: KeyReference,
+        algorithm: SecretAlgorithm,
+        wrappable: bool,
+    },
+    /// A data object in an element.
+    StoredData(u8),
 }
 
 /// A private key in an element.
@@ -97,7 +109,7 @@ impl Attributes {
         }
     }
 
-    fn flags(&mut self, yes: &[CK_ATTRIBUTE_TYPE], no: &[CK_ATTRIBUTE_TYPE]) {
+    pub(crate) fn flags(&mut self, yes: &[CK_ATTRIBUTE_TYPE], no: &[CK_ATTRIBUTE_TYPE]) {
         for kind in yes {
             self.put(*kind, flag(true));
         }
@@ -162,7 +174,7 @@ impl Object {
     /// CKR_ATTRIBUTE_SENSITIVE, CKR_ATTRIBUTE_TYPE_INVALID
     pub(crate) fn attribute(&self, kind: CK_ATTRIBUTE_TYPE) -> Result<&[u8]> {
         let secret = match self.kind {
-            Kind::Private(_) => true,
+            Kind::Private(_) | Kind::Stored { .. } => true,
             Kind::Secret => self.is(CKA_SENSITIVE) || !self.is(CKA_EXTRACTABLE),
             _ => false,
         };
@@ -269,7 +281,12 @@ fn algorithm(public: &Public) -> Option<Algorithm> {
 
 /// The same object has the same handle whenever the token is read.
 pub(crate) fn handle(token: CK_SLOT_ID, class: CK_OBJECT_CLASS, slot: Slot) -> Handle {
-    (token + 1) << 16 | (class + 1) << 8 | Handle::from(slot.id())
+    handle_of(token, class, slot.id())
+}
+
+/// The same for what has a number of its own.
+pub(crate) fn handle_of(token: CK_SLOT_ID, class: CK_OBJECT_CLASS, number: u8) -> Handle {
+    (token + 1) << 16 | (class + 1) << 8 | Handle::from(number)
 }
 
 fn private_key(token: CK_SLOT_ID, key: Private, name: &Naming, always: bool) -> Object {

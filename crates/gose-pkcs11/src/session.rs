@@ -7,6 +7,7 @@ use crate::{
     object::Handle,
     operation::{Gather, Use},
     public::Public,
+    stored::{Job, Work},
 };
 
 /// A session: what it may do and what it has begun.
@@ -19,6 +20,8 @@ pub(crate) struct Session {
     pub(crate) decrypt: Option<Use>,
     pub(crate) verify: Option<Check>,
     pub(crate) encrypt: Option<Check>,
+    /// What was begun with secret keys of the element, at the place of each [`Work`].
+    pub(crate) jobs: [Option<Job>; 4],
 }
 
 /// A use of a public key that C_VerifyInit or C_EncryptInit began.
@@ -39,6 +42,23 @@ impl Session {
             decrypt: None,
             verify: None,
             encrypt: None,
+            jobs: [const { None }; 4],
         }
+    }
+
+    /// What was begun with a secret key of the element.
+    pub(crate) fn job(&mut self, work: Work) -> &mut Option<Job> {
+        &mut self.jobs[work as usize]
+    }
+
+    /// Whether an operation of this kind was begun, with whatever key.
+    pub(crate) fn is_active(&self, work: Work) -> bool {
+        self.jobs[work as usize].is_some()
+            || match work {
+                Work::Sign => self.sign.is_some(),
+                Work::Verify => self.verify.is_some(),
+                Work::Encrypt => self.encrypt.is_some(),
+                Work::Decrypt => self.decrypt.is_some(),
+            }
     }
 }

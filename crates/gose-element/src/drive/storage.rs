@@ -28,6 +28,23 @@ pub const AID: [u8; 9] = [0xF0, 0x47, 0x4F, 0x53, 0x45, 0x53, 0x54, 0x4F, 0x01];
 /// Data bytes of one command of a chain.
 const PIECE: u8 = 255;
 
+/// How far an element was brought: what need not be done again while nobody else used it and it was not
+/// powered down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Standing {
+    selected: bool,
+    pin_shown: bool,
+}
+
+/// What a user keeps on an element.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Inventory {
+    /// All secret keys.
+    pub keys: Vec<SecretKeyInfo>,
+    /// All data objects.
+    pub objects: Vec<ObjectInfo>,
+}
+
 /// The storage application on an element that this value has to itself.
 pub struct Storage<'a> {
     element: &'a mut dyn SecureElement,
@@ -45,6 +62,50 @@ impl<'a> Storage<'a> {
             selected: false,
             pin: None,
             pin_shown: false,
+        }
+    }
+
+    /// Goes on with an element where another value left it; the PIN, where one is given, is shown unless it was.
+    ///
+    /// # Errors
+    /// [`StorageError::PinForm`] unless the PIN has six to eight digits.
+    pub fn resume(
+        element: &'a mut dyn SecureElement,
+        standing: Standing,
+        pin: Option<&[u8]>,
+    ) -> Result<Self, StorageError> {
+        let mut storage = Self::open(element);
+        if let Some(pin) = pin {
+            storage.with_pin(pin)?;
+        }
+        (storage.selected, storage.pin_shown) = (standing.selected, standing.pin_shown);
+        Ok(storage)
+    }
+
+    /// How far the element is; see [`Storage::resume`].
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        Standing {
+            selected: self.selected,
+            pin_shown: self.pin_shown,
+        }
+    }
+
+    /// All keys and data objects, in one script. Needs the PIN or the management key.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub fn inventory(&mut self) -> Result<Inventory, StorageError> {
+        let mut bodies = Vec::new();
+        for outcome in self.run(&[keys::list(), objects::list()], true)? {
+            bodies.push(normal("GET DATA", outcome)?);
+        }
+        match &*bodies {
+            [keys, objects] => Ok(Inventory {
+                keys: keys::listed(keys)?,
+                objects: objects::listed(objects)?,
+            }),
+            _ => Err(StorageError::Malformed("a list is missing")),
         }
     }
 
@@ -94,6 +155,12 @@ impl<'a> Storage<'a> {
     /// Runs SELECT and VERIFY where needed, then the commands, as one script. Gives the outcome of the last one,
     /// or of the one before it that was refused.
     fn last(&mut self, commands: &[Command]) -> Result<Outcome, StorageError> {
+        let outcome = self.run(commands, false)?.pop();
+        outcome.ok_or(StorageError::Malformed("no answer to the last command"))
+    }
+
+    /// The same with the outcomes of all commands where `all` are asked for.
+    fn run(&mut self, commands: &[Command], all: bool) -> Result<Vec<Outcome>, StorageError> {
         let mut purposes = Vec::new();
         let mut steps = Vec::new();
         if !self.selected {
@@ -114,14 +181,21 @@ impl<'a> Storage<'a> {
         }
         for (index, command) in commands.iter().enumerate() {
             for link in split(command, PIECE) {
-                let is_last = index + 1 == commands.len() && link.cla & chaining::MORE == 0;
-                let step = step(&link)?;
-                steps.push(if is_last {
-                    step.append()
+                let whole = link.cla & chaining::MORE == 0;
+                let is_last = whole && index + 1 == commands.len();
+                let mut step = step(&link)?;
+                if !is_last {
+                    step = step.expect_normal();
+                }
+                if is_last || all && whole {
+                    step = step.append();
+                }
+                steps.push(step);
+                purposes.push(if whole {
+                    Purpose::Command
                 } else {
-                    step.expect_normal()
+                    Purpose::Link
                 });
-                purposes.push(Purpose::Command);
             }
         }
         let outcomes = self.element.run(&Script::new(steps));
@@ -137,8 +211,8 @@ impl<'a> Storage<'a> {
         &mut self,
         outcomes: crate::Outcomes,
         purposes: &[Purpose],
-    ) -> Result<Outcome, StorageError> {
-        let mut last = None;
+    ) -> Result<Vec<Outcome>, StorageError> {
+        let mut answers = Vec::new();
         for (outcome, purpose) in outcomes.done.into_iter().zip(purposes) {
             // A remote element tells answers that were asked for, and the last one.
             let sw = outcome.as_ref().map_or(StatusWord::NORMAL, |o| o.sw);
@@ -157,13 +231,13 @@ impl<'a> Storage<'a> {
                     self.pin = None;
                     return Err(StorageError::of_pin(sw));
                 }
-                (Purpose::Command, _) => last = outcome.or(last),
+                (Purpose::Link, StatusWord::NORMAL) => {}
+                (Purpose::Link | Purpose::Command, _) => answers.extend(outcome),
             }
         }
-        match (outcomes.failed, last) {
-            (Some(error), _) => Err(error.into()),
-            (None, Some(outcome)) => Ok(outcome),
-            (None, None) => Err(StorageError::Malformed("no answer to the last command")),
+        match outcomes.failed {
+            Some(error) => Err(error.into()),
+            None => Ok(answers),
         }
     }
 }
@@ -173,6 +247,8 @@ impl<'a> Storage<'a> {
 enum Purpose {
     Select,
     Verify,
+    /// A command of a chain before its last one: only a refusal is an answer.
+    Link,
     Command,
 }
 

@@ -5,6 +5,7 @@ pub(crate) mod objects;
 pub(crate) mod operations;
 pub(crate) mod sessions;
 pub(crate) mod slots;
+pub(crate) mod stored;
 
 use cryptoki_sys::*;
 

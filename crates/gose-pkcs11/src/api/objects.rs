@@ -1,7 +1,5 @@
 //! Objects (PKCS#11 v3.0, 5.7).
 
-use std::sync::Arc;
-
 use cryptoki_sys::*;
 use gose_client::middleware::Source;
 use gose_element::{
@@ -11,8 +9,10 @@ use gose_element::{
 use x509_parser::prelude::{FromDer, X509Certificate};
 use zeroize::Zeroizing;
 
-use super::{Attribute, boolean, number, value};
+use super::{Attribute, boolean, number, stored, value};
 use crate::{
+    failure::Failure,
+    line::Held,
     module::{self, Contents, contents, field},
     names::{self, Name},
     object::{self, Attributes, Handle, Kind, Object},
@@ -47,7 +47,10 @@ pub(crate) fn read(session: CK_SESSION_HANDLE) -> Result<()> {
 /// CKR_OBJECT_HANDLE_INVALID
 pub(crate) fn object(session: CK_SESSION_HANDLE, handle: Handle) -> Result<Object> {
     if handle < object::SESSION_OBJECTS {
-        read(session)?;
+        match (handle >> 8 & 0xFF).wrapping_sub(1) {
+            CKO_SECRET_KEY | CKO_DATA => stored::read(session)?,
+            _ => read(session)?,
+        }
     }
     module::lock()?.object(session, handle)
 }
@@ -57,7 +60,15 @@ pub(crate) fn find(session: CK_SESSION_HANDLE, template: &[Attribute]) -> Result
     if module::lock()?.session(session)?.find.is_some() {
         return Err(Rv(CKR_OPERATION_ACTIVE));
     }
-    read(session)?;
+    // The applications are asked for what the template may name; a program that wants its private key pays nothing
+    // for what else the element keeps.
+    let class = number(template, CKA_CLASS);
+    if !matches!(class, Ok(Some(CKO_SECRET_KEY | CKO_DATA))) {
+        read(session)?;
+    }
+    if matches!(class, Ok(None | Some(CKO_SECRET_KEY | CKO_DATA))) {
+        stored::read(session)?;
+    }
     let mut module = module::lock()?;
     let id = module.session(session)?.slot;
     let mut found: Vec<Handle> = module
@@ -93,13 +104,15 @@ pub(crate) fn found_all(session: CK_SESSION_HANDLE) -> Result<()> {
     found.map(drop).ok_or(Rv(CKR_OPERATION_NOT_INITIALIZED))
 }
 
-/// C_CreateObject: a certificate on the element, beside the key that it is for; other objects live as long
-/// as their session.
+/// C_CreateObject: a certificate on the element, beside the key that it is for, secret keys and data; other
+/// objects live as long as their session.
 pub(crate) fn create(session: CK_SESSION_HANDLE, template: &[Attribute]) -> Result<Handle> {
     let class = number(template, CKA_CLASS)?.ok_or(Rv(CKR_TEMPLATE_INCOMPLETE))?;
     let token = boolean(template, CKA_TOKEN)?.unwrap_or(false);
     match (class, token) {
         (CKO_CERTIFICATE, true) => import_certificate(session, template),
+        (CKO_SECRET_KEY, true) => stored::import(session, template),
+        (CKO_DATA, true) => stored::create_data(session, template),
         (_, true) => Err(Rv(CKR_TEMPLATE_INCONSISTENT)),
         _ => own_object(session, class, template),
     }
@@ -260,7 +273,7 @@ fn import_certificate(session: CK_SESSION_HANDLE, template: &[Attribute]) -> Res
     Ok(object::handle(id, CKO_CERTIFICATE, slot))
 }
 
-/// C_DestroyObject: objects of sessions, and certificates on the element.
+/// C_DestroyObject: objects of sessions; certificates, secret keys and data on the element.
 pub(crate) fn destroy(session: CK_SESSION_HANDLE, handle: Handle) -> Result<()> {
     let object = object(session, handle)?;
     if !object.is(CKA_DESTROYABLE) {
@@ -273,6 +286,8 @@ pub(crate) fn destroy(session: CK_SESSION_HANDLE, handle: Handle) -> Result<()> 
                 piv.put_object(slot.certificate_tag(), &[])
             })
         }
+        Kind::Stored { key, .. } => stored::destroy_key(session, key),
+        Kind::StoredData(number) => stored::destroy_data(session, number),
         _ => {
             module::lock()?.objects.remove(&handle);
             Ok(())
@@ -335,6 +350,9 @@ pub(crate) fn set(
             owned.object.set(*kind, value.clone());
         }
         return Ok(());
+    }
+    if let Kind::StoredData(number) = object.kind {
+        return stored::write_data(session, number, template);
     }
     if template
         .iter()
@@ -417,7 +435,30 @@ pub(crate) fn manage<T>(
     session: CK_SESSION_HANDLE,
     mut operation: impl FnMut(&mut Piv<'_>, Option<&Contents>) -> std::result::Result<T, PivError>,
 ) -> Result<T> {
-    let (mut access, id, key, contents_before, keeps) = {
+    let before = module::lock()?.slot_of(session)?.objects.take();
+    let (done, inventory) = administer(session, |held, key| {
+        held.piv(|piv| {
+            piv.authenticate_management(key)?;
+            let done = operation(piv, before.as_deref())?;
+            Ok((done, piv.inventory(&Slot::ALL)?))
+        })
+    })?;
+    let mut module = module::lock()?;
+    let id = module.session(session)?.slot;
+    let slot = module.slot(id)?;
+    slot.objects = Some(contents(id, &slot.policy, inventory));
+    Ok(done)
+}
+
+/// Runs an operation that gets the management key.
+///
+/// # Errors
+/// CKR_TOKEN_WRITE_PROTECTED without the key, and where the grid has another administrator; the element's.
+pub(crate) fn administer<T>(
+    session: CK_SESSION_HANDLE,
+    mut operation: impl FnMut(&mut Held<'_>, &[u8; 32]) -> std::result::Result<T, Failure>,
+) -> Result<T> {
+    let (mut access, id, key, keeps) = {
         let mut module = module::lock()?;
         let id = module.session(session)?.slot;
         let config = module.config.clone();
@@ -430,34 +471,27 @@ pub(crate) fn manage<T>(
             ));
             Rv(CKR_TOKEN_WRITE_PROTECTED)
         })?;
-        let (before, keeps): (Option<Arc<Contents>>, _) = (slot.objects.take(), slot.kept);
-        (module.access(id, true)?, id, key, before, keeps)
+        let keeps = slot.kept;
+        (module.access(id, true)?, id, key, keeps)
     };
     access.throughout();
-    let outcome = access.run(|piv| {
-        piv.authenticate_management(&key)?;
-        let done = operation(piv, contents_before.as_deref())?;
-        Ok((done, piv.inventory(&Slot::ALL)?))
-    });
+    let outcome = access.hold(|held| operation(held, &key));
     if !keeps {
         access.release();
     }
     let mut module = module::lock()?;
     module.slot(id)?.kept = keeps;
-    let (done, inventory) = outcome.map_err(|error| {
+    outcome.map_err(|error| {
         let code = module.failed(id, &error);
-        match error {
-            PivError::Element(ElementError::Refused) => {
+        match error.element() {
+            Some(ElementError::Refused) => {
                 let hint = "keys and certificates are made by who has role = \"admin\" there";
                 module.config.log.line(hint);
                 Rv(CKR_TOKEN_WRITE_PROTECTED)
             }
             _ => code,
         }
-    })?;
-    let slot = module.slot(id)?;
-    slot.objects = Some(contents(id, &slot.policy, inventory));
-    Ok(done)
+    })
 }
 
 fn management_key(

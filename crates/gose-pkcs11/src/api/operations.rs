@@ -3,7 +3,7 @@
 use cryptoki_sys::*;
 use zeroize::Zeroizing;
 
-use super::{Sink, fits, objects::object};
+use super::{Sink, fits, objects::object, stored};
 use crate::{
     hash::Hash,
     mechanism::Mechanism,
@@ -13,6 +13,7 @@ use crate::{
     public::Public,
     rv::{Result, Rv},
     session::{Check, Session},
+    stored::Work,
 };
 
 type Handles = CK_SESSION_HANDLE;
@@ -29,6 +30,24 @@ pub(crate) enum Purpose {
 pub(crate) enum Opening {
     Verify,
     Encrypt,
+}
+
+impl From<Purpose> for Work {
+    fn from(purpose: Purpose) -> Self {
+        match purpose {
+            Purpose::Sign => Self::Sign,
+            Purpose::Decrypt => Self::Decrypt,
+        }
+    }
+}
+
+impl From<Opening> for Work {
+    fn from(opening: Opening) -> Self {
+        match opening {
+            Opening::Verify => Self::Verify,
+            Opening::Encrypt => Self::Encrypt,
+        }
+    }
 }
 
 fn begun(session: &mut Session, purpose: Purpose) -> &mut Option<Use> {
@@ -52,8 +71,11 @@ pub(crate) fn private_init(
     mechanism: Mechanism,
     key: Handle,
 ) -> Result<()> {
-    if begun(module::lock()?.session(session)?, purpose).is_some() {
+    if module::lock()?.session(session)?.is_active(purpose.into()) {
         return Err(Rv(CKR_OPERATION_ACTIVE));
+    }
+    if mechanism.is_secret() {
+        return stored::init(session, purpose.into(), mechanism, key);
     }
     let (key, always) = private_key(session, key)?;
     let hash = match purpose {
@@ -91,13 +113,16 @@ pub(crate) fn private_key(session: Handles, handle: Handle) -> Result<(Private, 
     let always = found.is(CKA_ALWAYS_AUTHENTICATE);
     match found.kind {
         Kind::Private(key) => Ok((key, always)),
-        Kind::Public(_) | Kind::Secret => Err(Rv(CKR_KEY_TYPE_INCONSISTENT)),
+        Kind::Public(_) | Kind::Secret | Kind::Stored { .. } => Err(Rv(CKR_KEY_TYPE_INCONSISTENT)),
         _ => Err(Rv(CKR_KEY_HANDLE_INVALID)),
     }
 }
 
 /// C_SignUpdate, C_DecryptUpdate
 pub(crate) fn private_add(session: Handles, purpose: Purpose, part: &[u8]) -> Result<()> {
+    if stored::is_begun(session, purpose.into())? {
+        return stored::add(session, purpose.into(), part);
+    }
     let mut module = module::lock()?;
     let begun = begun(module.session(session)?, purpose);
     let using = begun.as_mut().ok_or(Rv(CKR_OPERATION_NOT_INITIALIZED))?;
@@ -112,6 +137,9 @@ pub(crate) fn private_finish(
     last: Option<&[u8]>,
     out: &mut dyn Sink,
 ) -> Result<()> {
+    if stored::is_begun(session, purpose.into())? {
+        return stored::finish(session, purpose.into(), last, out);
+    }
     let (mut using, mut access, id) = {
         let mut module = module::lock()?;
         let id = module.session(session)?.slot;
@@ -166,7 +194,7 @@ pub(crate) fn private_finish(
     }
 }
 
-fn disowned(id: CK_SLOT_ID, error: &gose_element::drive::piv::PivError) -> Rv {
+fn disowned(id: CK_SLOT_ID, error: &crate::failure::Failure) -> Rv {
     match module::lock() {
         Ok(mut module) => module.disowned(id, error),
         Err(code) => code,
@@ -199,8 +227,11 @@ pub(crate) fn public_init(
     mechanism: Mechanism,
     key: Handle,
 ) -> Result<()> {
-    if opened(module::lock()?.session(session)?, opening).is_some() {
+    if module::lock()?.session(session)?.is_active(opening.into()) {
         return Err(Rv(CKR_OPERATION_ACTIVE));
+    }
+    if mechanism.is_secret() {
+        return stored::init(session, opening.into(), mechanism, key);
     }
     let public = public_key(session, key)?;
     let hash = match opening {
@@ -224,7 +255,9 @@ pub(crate) fn public_init(
 fn public_key(session: Handles, handle: Handle) -> Result<Public> {
     match object(session, handle).map(|object| object.kind) {
         Ok(Kind::Public(public)) => Ok(public),
-        Ok(Kind::Private(_) | Kind::Secret) => Err(Rv(CKR_KEY_TYPE_INCONSISTENT)),
+        Ok(Kind::Private(_) | Kind::Secret | Kind::Stored { .. }) => {
+            Err(Rv(CKR_KEY_TYPE_INCONSISTENT))
+        }
         Ok(_) | Err(Rv(CKR_OBJECT_HANDLE_INVALID)) => Err(Rv(CKR_KEY_HANDLE_INVALID)),
         Err(error) => Err(error),
     }
@@ -232,6 +265,9 @@ fn public_key(session: Handles, handle: Handle) -> Result<Public> {
 
 /// C_VerifyUpdate, C_EncryptUpdate
 pub(crate) fn public_add(session: Handles, opening: Opening, part: &[u8]) -> Result<()> {
+    if stored::is_begun(session, opening.into())? {
+        return stored::add(session, opening.into(), part);
+    }
     let mut module = module::lock()?;
     let opened = opened(module.session(session)?, opening);
     let check = opened.as_mut().ok_or(Rv(CKR_OPERATION_NOT_INITIALIZED))?;
@@ -240,6 +276,9 @@ pub(crate) fn public_add(session: Handles, opening: Opening, part: &[u8]) -> Res
 
 /// C_Verify, C_VerifyFinal
 pub(crate) fn verify(session: Handles, last: Option<&[u8]>, signature: &[u8]) -> Result<()> {
+    if stored::is_begun(session, Work::Verify)? {
+        return stored::verify(session, last, signature);
+    }
     let mut check = take(session, Opening::Verify)?;
     if let Some(last) = last {
         check.gather.add(last)?;
@@ -256,6 +295,9 @@ fn take(session: Handles, opening: Opening) -> Result<Check> {
 
 /// C_Encrypt, C_EncryptFinal
 pub(crate) fn encrypt(session: Handles, last: Option<&[u8]>, out: &mut dyn Sink) -> Result<()> {
+    if stored::is_begun(session, Work::Encrypt)? {
+        return stored::finish(session, Work::Encrypt, last, out);
+    }
     {
         let mut module = module::lock()?;
         let opened = opened(module.session(session)?, Opening::Encrypt);

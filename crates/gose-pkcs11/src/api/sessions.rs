@@ -14,6 +14,7 @@ use crate::{
     module::{self, Access, LoggedIn, Module, contents},
     rv::{Result, Rv},
     session::Session,
+    stored::Work,
 };
 
 /// C_OpenSession
@@ -74,13 +75,14 @@ fn last_closed(module: &mut Module, id: CK_SLOT_ID) -> Result<Option<Access>> {
         return Ok(None);
     }
     module.slot(id)?.objects = None;
+    module.slot(id)?.stores = None;
     log_out(module, id)
 }
 
 /// Forgets PIN and PUK; gives the element back where it was kept.
 fn log_out(module: &mut Module, id: CK_SLOT_ID) -> Result<Option<Access>> {
     let slot = module.slot(id)?;
-    (slot.user, slot.pin) = (LoggedIn::Nobody, None);
+    (slot.user, slot.pin, slot.stored) = (LoggedIn::Nobody, None, None);
     if !std::mem::take(&mut slot.kept) {
         return Ok(None);
     }
@@ -271,6 +273,7 @@ pub(crate) fn logout(handle: CK_SESSION_HANDLE) -> Result<()> {
             .filter(|session| session.slot == id)
         {
             (session.sign, session.decrypt) = (None, None);
+            session.jobs = [const { None }; 4];
         }
         log_out(&mut module, id)?
     };
@@ -290,6 +293,16 @@ pub(crate) fn cancel(handle: CK_SESSION_HANDLE, flags: CK_FLAGS) -> Result<()> {
     }
     if ends(CKF_DIGEST) {
         session.digest = None;
+    }
+    for (flag, work) in [
+        (CKF_SIGN, Work::Sign),
+        (CKF_VERIFY, Work::Verify),
+        (CKF_ENCRYPT, Work::Encrypt),
+        (CKF_DECRYPT, Work::Decrypt),
+    ] {
+        if ends(flag) {
+            *session.job(work) = None;
+        }
     }
     if ends(CKF_SIGN) {
         session.sign = None;

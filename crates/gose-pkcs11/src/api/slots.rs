@@ -9,9 +9,11 @@ use cryptoki_sys::*;
 use gose_client::{Connection, Endpoint, Error};
 use gose_element::Seid;
 
+use super::stored;
 use crate::{
     config::Login,
     hash::Hash,
+    mechanism,
     module::{self, FINALISED, LoggedIn},
     rv::{Result, Rv},
 };
@@ -111,6 +113,13 @@ pub(crate) fn info(id: CK_SLOT_ID) -> Result<CK_SLOT_INFO> {
         info.flags |= CKF_TOKEN_PRESENT;
     }
     Ok(info)
+}
+
+/// C_GetMechanismList and C_GetMechanismInfo: what the token offers. Whether it has the storage application is asked
+/// of the element once; one that does not answer offers none of that now.
+pub(crate) fn mechanisms(id: CK_SLOT_ID) -> Result<Vec<(CK_MECHANISM_TYPE, CK_MECHANISM_INFO)>> {
+    present(&mut *module::lock()?, id)?;
+    Ok(mechanism::list(stored::has(id).unwrap_or(false)))
 }
 
 /// This version of the module.

@@ -10,9 +10,9 @@ use crate::{
     api::{
         Sink, keys, objects,
         operations::{self, Opening, Purpose},
-        sessions, slots,
+        sessions, slots, stored,
     },
-    mechanism, module,
+    module,
     rv::Rv,
 };
 
@@ -84,14 +84,12 @@ exported! {
     }
 
     fn C_GetMechanismList(slot: CK_SLOT_ID, list: *mut CK_MECHANISM_TYPE, count: Count) {
-        slots::present(&mut *module::lock()?, slot)?;
-        let found: Vec<_> = mechanism::list().into_iter().map(|(kind, _)| kind).collect();
+        let found: Vec<_> = slots::mechanisms(slot)?.into_iter().map(|(kind, _)| kind).collect();
         put_list(list, count, &found)
     }
 
     fn C_GetMechanismInfo(slot: CK_SLOT_ID, kind: CK_MECHANISM_TYPE, info: *mut CK_MECHANISM_INFO) {
-        slots::present(&mut *module::lock()?, slot)?;
-        let found = mechanism::list().into_iter().find(|(other, _)| *other == kind);
+        let found = slots::mechanisms(slot)?.into_iter().find(|(other, _)| *other == kind);
         put(info, found.ok_or(Rv(CKR_MECHANISM_INVALID))?.1)
     }
 
@@ -170,7 +168,12 @@ exported! {
     }
 
     fn C_GetAttributeValue(session: Session, object: Object, attributes: Attributes, count: Ulong) {
-        template::fill(attributes, count, &objects::object(session, object)?)
+        let object = if template::asks(attributes, count, CKA_VALUE) {
+            stored::with_content(session, object)?
+        } else {
+            objects::object(session, object)?
+        };
+        template::fill(attributes, count, &object)
     }
 
     fn C_SetAttributeValue(session: Session, object: Object, attributes: Attributes, count: Ulong) {
@@ -208,7 +211,9 @@ exported! {
     fn C_EncryptUpdate(session: Session, part: Bytes, len: Ulong, out: Bytes, out_len: Count) {
         let part = input(part, len)?;
         let mut out = Output::new(out, out_len)?;
-        operations::public_add(session, Opening::Encrypt, &part)?;
+        // NULL asks for the length alone: the part comes again.
+        let part = if out.capacity().is_some() { &*part } else { &[] };
+        operations::public_add(session, Opening::Encrypt, part)?;
         out.tell(0);
         Ok(())
     }
@@ -230,7 +235,8 @@ exported! {
     fn C_DecryptUpdate(session: Session, part: Bytes, len: Ulong, out: Bytes, out_len: Count) {
         let part = input(part, len)?;
         let mut out = Output::new(out, out_len)?;
-        operations::private_add(session, Purpose::Decrypt, &part)?;
+        let part = if out.capacity().is_some() { &*part } else { &[] };
+        operations::private_add(session, Purpose::Decrypt, part)?;
         out.tell(0);
         Ok(())
     }
@@ -291,6 +297,51 @@ exported! {
 
     fn C_VerifyFinal(session: Session, signature: Bytes, len: Ulong) {
         operations::verify(session, None, borrowed(signature, len)?)
+    }
+
+    fn C_GenerateKey(
+        session: Session,
+        mechanism: Mechanism,
+        attributes: Attributes,
+        count: Ulong,
+        key: *mut Object,
+    ) {
+        if key.is_null() {
+            return Err(Rv(CKR_ARGUMENTS_BAD));
+        }
+        let mechanism = mechanisms::read(mechanism)?;
+        let attributes = template::read(attributes, count)?;
+        put(key, stored::generate(session, &mechanism, &attributes)?)
+    }
+
+    fn C_WrapKey(
+        session: Session,
+        mechanism: Mechanism,
+        by: Object,
+        key: Object,
+        out: Bytes,
+        out_len: Count,
+    ) {
+        let mechanism = mechanisms::read(mechanism)?;
+        stored::wrap(session, &mechanism, by, key, &mut Output::new(out, out_len)?)
+    }
+
+    fn C_UnwrapKey(
+        session: Session,
+        mechanism: Mechanism,
+        by: Object,
+        wrapped: Bytes,
+        len: Ulong,
+        attributes: Attributes,
+        count: Ulong,
+        key: *mut Object,
+    ) {
+        if key.is_null() {
+            return Err(Rv(CKR_ARGUMENTS_BAD));
+        }
+        let mechanism = mechanisms::read(mechanism)?;
+        let attributes = template::read(attributes, count)?;
+        put(key, stored::unwrap(session, &mechanism, by, borrowed(wrapped, len)?, &attributes)?)
     }
 
     fn C_GenerateKeyPair(

@@ -53,6 +53,13 @@ pub(super) unsafe fn read(mechanism: *const CK_MECHANISM) -> Result<Mechanism> {
         CKM_RSA_PKCS => Ok(Mechanism::RsaPkcs(None)),
         CKM_RSA_X_509 => Ok(Mechanism::RsaX509),
         CKM_ECDSA => Ok(Mechanism::Ecdsa(None)),
+        CKM_AES_KEY_GEN => plain(&asked, Mechanism::AesKey),
+        CKM_GENERIC_SECRET_KEY_GEN => plain(&asked, Mechanism::GenericSecretKey),
+        CKM_SHA256_HMAC => plain(&asked, Mechanism::HmacSha256),
+        // RFC 3394's own initial value, which NULL stands for, and no other one.
+        CKM_AES_KEY_WRAP => plain(&asked, Mechanism::AesKeyWrap),
+        // SAFETY: the caller's promise.
+        CKM_AES_GCM => unsafe { gcm(&asked) },
         CKM_RSA_PKCS_PSS => {
             // SAFETY: the caller's promise.
             let parameters = unsafe { pss_parameters(&asked) }?;
@@ -63,6 +70,15 @@ pub(super) unsafe fn read(mechanism: *const CK_MECHANISM) -> Result<Mechanism> {
         // SAFETY: the caller's promise.
         CKM_ECDH1_DERIVE => unsafe { ecdh(&asked) },
         _ => Err(Rv(CKR_MECHANISM_INVALID)),
+    }
+}
+
+/// A mechanism that takes no parameter.
+fn plain(asked: &CK_MECHANISM, mechanism: Mechanism) -> Result<Mechanism> {
+    if asked.ulParameterLen == 0 {
+        Ok(mechanism)
+    } else {
+        Err(Rv(CKR_MECHANISM_PARAM_INVALID))
     }
 }
 
@@ -92,6 +108,28 @@ unsafe fn pss_parameters(mechanism: &CK_MECHANISM) -> Result<Pss> {
         })
     };
     found().ok_or(Rv(CKR_MECHANISM_PARAM_INVALID))
+}
+
+/// No initialization vector means that the element's own stands before the ciphertext.
+///
+/// # Safety
+/// As [`parameter`]; vector and associated data are NULL or valid for their lengths.
+unsafe fn gcm(mechanism: &CK_MECHANISM) -> Result<Mechanism> {
+    // SAFETY: the caller's promise.
+    let given: CK_GCM_PARAMS = unsafe { parameter(mechanism) }?;
+    let invalid = Rv(CKR_MECHANISM_PARAM_INVALID);
+    if given.ulTagBits != 128 || given.ulIvLen > 12 || given.ulAADLen > LONGEST {
+        return Err(invalid);
+    }
+    // SAFETY: the caller's promise.
+    let nonce = unsafe { input(given.pIv, given.ulIvLen) }.map_err(|_| invalid)?;
+    // SAFETY: the caller's promise.
+    let associated = unsafe { input(given.pAAD, given.ulAADLen) }.map_err(|_| invalid)?;
+    let nonce = match &*nonce {
+        [] => None,
+        nonce => Some(nonce.try_into().map_err(|_| invalid)?),
+    };
+    Ok(Mechanism::AesGcm { nonce, associated })
 }
 
 /// # Safety

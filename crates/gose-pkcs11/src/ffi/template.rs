@@ -44,6 +44,22 @@ pub(super) unsafe fn read(
     Ok(read)
 }
 
+/// Whether a template names an attribute.
+///
+/// # Safety
+/// As [`read`].
+pub(super) unsafe fn asks(
+    template: *const CK_ATTRIBUTE,
+    count: CK_ULONG,
+    kind: CK_ATTRIBUTE_TYPE,
+) -> bool {
+    !template.is_null()
+        && (0usize..)
+            .take_while(|index| (*index as CK_ULONG) < count.min(MOST))
+            // SAFETY: below `count`, hence valid (the caller's promise).
+            .any(|index| unsafe { template.add(index).read_unaligned() }.type_ == kind)
+}
+
 /// Fills a template with an object's values (PKCS#11 v3.0, 5.7.5): all attributes are worked on, whatever
 /// comes of one of them.
 ///

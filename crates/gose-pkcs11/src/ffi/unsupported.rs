@@ -64,18 +64,6 @@ exported! {
         unsupported()
     }
 
-    fn C_GenerateKey(_session: CK_SESSION_HANDLE, _a: *mut CK_MECHANISM, _b: *mut CK_ATTRIBUTE, _c: CK_ULONG, _d: *mut CK_OBJECT_HANDLE) {
-        unsupported()
-    }
-
-    fn C_WrapKey(_session: CK_SESSION_HANDLE, _a: *mut CK_MECHANISM, _b: CK_OBJECT_HANDLE, _c: CK_OBJECT_HANDLE, _d: *mut CK_BYTE, _e: *mut CK_ULONG) {
-        unsupported()
-    }
-
-    fn C_UnwrapKey(_session: CK_SESSION_HANDLE, _a: *mut CK_MECHANISM, _b: CK_OBJECT_HANDLE, _c: *mut CK_BYTE, _d: CK_ULONG, _e: *mut CK_ATTRIBUTE, _f: CK_ULONG, _g: *mut CK_OBJECT_HANDLE) {
-        unsupported()
-    }
-
     fn C_MessageEncryptInit(_session: CK_SESSION_HANDLE, _a: *mut CK_MECHANISM, _b: CK_OBJECT_HANDLE) {
         unsupported()
     }

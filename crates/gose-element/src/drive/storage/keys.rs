@@ -149,14 +149,7 @@ impl Storage<'_> {
     /// # Errors
     /// [`StorageError`].
     pub fn keys(&mut self) -> Result<Vec<SecretKeyInfo>, StorageError> {
-        let command = Command::new(0x00, 0xCB, 0x3F, 0xFF)
-            .with_data([0x5C, 0x01, 0xB8])
-            .with_ne(256);
-        let body = self.normal("GET DATA", &[command])?;
-        tlv::Reader::new(&body)
-            .map(|object| object.ok().and_then(|object| info(&object)))
-            .collect::<Option<_>>()
-            .ok_or(StorageError::Malformed("list of secret keys"))
+        listed(&self.normal("GET DATA", &[list()])?)
     }
 
     /// Encrypts and authenticates up to 16,000 bytes, and authenticates `associated` with them: the cryptogram. One
@@ -289,6 +282,21 @@ impl Storage<'_> {
             sw => Err(StorageError::of_key(what, sw, key)),
         }
     }
+}
+
+/// GET DATA, the list of keys.
+pub(super) fn list() -> Command {
+    Command::new(0x00, 0xCB, 0x3F, 0xFF)
+        .with_data([0x5C, 0x01, 0xB8])
+        .with_ne(256)
+}
+
+/// The keys in its answer.
+pub(super) fn listed(body: &[u8]) -> Result<Vec<SecretKeyInfo>, StorageError> {
+    tlv::Reader::new(body)
+        .map(|object| object.ok().and_then(|object| info(&object)))
+        .collect::<Option<_>>()
+        .ok_or(StorageError::Malformed("list of secret keys"))
 }
 
 /// MANAGE SECURITY ENVIRONMENT, SET, for both directions.

@@ -118,14 +118,7 @@ impl Storage<'_> {
     /// # Errors
     /// [`StorageError`].
     pub fn objects(&mut self) -> Result<Vec<ObjectInfo>, StorageError> {
-        let command = Command::new(0x00, 0xCB, 0x3F, 0xFF)
-            .with_data([0x5C, 0x01, 0x62])
-            .with_ne(256);
-        let body = self.normal("GET DATA", &[command])?;
-        tlv::Reader::new(&body)
-            .map(|object| object.ok().and_then(|object| info(&object)))
-            .collect::<Option<_>>()
-            .ok_or(StorageError::Malformed("list of data objects"))
+        listed(&self.normal("GET DATA", &[list()])?)
     }
 
     fn on_object(
@@ -140,6 +133,21 @@ impl Storage<'_> {
             sw => Err(StorageError::of_object(what, sw, id)),
         }
     }
+}
+
+/// GET DATA, the list of objects.
+pub(super) fn list() -> Command {
+    Command::new(0x00, 0xCB, 0x3F, 0xFF)
+        .with_data([0x5C, 0x01, 0x62])
+        .with_ne(256)
+}
+
+/// The objects in its answer.
+pub(super) fn listed(body: &[u8]) -> Result<Vec<ObjectInfo>, StorageError> {
+    tlv::Reader::new(body)
+        .map(|object| object.ok().and_then(|object| info(&object)))
+        .collect::<Option<_>>()
+        .ok_or(StorageError::Malformed("list of data objects"))
 }
 
 fn info(object: &Tlv<'_>) -> Option<ObjectInfo> {
