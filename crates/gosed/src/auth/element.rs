@@ -14,7 +14,8 @@ use zeroize::Zeroizing;
 
 use super::{
     Identity,
-    pool::{Acquaintance, Claim, Members},
+    acquainted::Acquaintance,
+    pool::{Claim, Members},
     tls::{Broken, Ended},
 };
 use crate::{

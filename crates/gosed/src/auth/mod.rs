@@ -6,6 +6,7 @@
 //! packets. [`Pool`] is what answers: it chooses the identity by the realm of the peer's name and an element by
 //! load, health and measured time.
 
+mod acquainted;
 mod channel;
 mod conversation;
 mod eap;

@@ -182,6 +182,12 @@ impl Lease {
             let outcome = match self.run_step_inline(step) {
                 Ok(outcome) => outcome,
                 Err(refusal) => {
+                    if let Refusal::Element(error) = &refusal
+                        && loses_power(error)
+                    {
+                        self.atr = None;
+                        self.firewall.forget();
+                    }
                     ran.refused = Some(refusal);
                     break;
                 }
