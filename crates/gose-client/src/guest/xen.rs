@@ -143,7 +143,7 @@ fn chain<S: Read + Write>(store: &mut Xenstore<S>, name: &str) -> Result<Vec<Str
     let present = names(store, name)?.len().min(CERTIFICATES);
     let numbers = (0..present).map(|number| format!("{name}/{number}"));
     numbers
-        .map(|name| Ok(hex::encode(&*bytes(store, &name)?)))
+        .map(|name| Ok(hex::encode(&bytes(store, &name)?)))
         .collect()
 }
 

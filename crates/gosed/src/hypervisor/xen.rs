@@ -247,7 +247,7 @@ fn id_of(vm: VmId) -> Option<u32> {
 fn script_for(folder: &Path, gate: &Path) -> String {
     let own = std::env::current_exe().ok();
     let beside = own.as_deref().and_then(Path::parent);
-    let beside = beside.unwrap_or(Path::new("/usr/bin"));
+    let beside = beside.unwrap_or_else(|| Path::new("/usr/bin"));
     SCRIPT
         .replace("@PROGRAMS@", &beside.display().to_string())
         .replace("@FOLDER@", &folder.display().to_string())
