@@ -217,7 +217,7 @@ fn what_is_refused() {
         .output()
         .unwrap();
     assert!(
-        text(&output).contains("no terminal to ask at"),
+        text(&output).contains("cannot ask at a terminal"),
         "{}",
         text(&output)
     );
