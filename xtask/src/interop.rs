@@ -26,6 +26,7 @@ pub(crate) const NAMES: &[&str] = &[
     "tls",
     "clock",
     "namespaces",
+    "libvirt",
     "ports",
     "pkcs11",
     "guests",
@@ -151,6 +152,22 @@ pub(crate) fn namespaces() -> Proof {
     need("openssl", "openssl")?;
     build_programs()?;
     judge("namespaces")
+}
+
+/// Guests of libvirt and QEMU: libvirt's daemon, the kernel's network and openssl judge.
+pub(crate) fn libvirt() -> Proof {
+    need("libvirtd", "libvirt-daemon-system")?;
+    need("virsh", "libvirt-clients")?;
+    need("qemu-system-x86_64", "qemu-system-x86")?;
+    need("busybox", "busybox-static")?;
+    need("cpio", "cpio")?;
+    need("modprobe", "kmod")?;
+    need("strip", "binutils")?;
+    need("curl", "curl")?;
+    need("ip", "iproute2")?;
+    need("openssl", "openssl")?;
+    build_programs()?;
+    judge("libvirt")
 }
 
 /// Guests behind ports: packets pass once FreeRADIUS or GoSE has let them in.

@@ -131,6 +131,11 @@ const TEST: &[Stage] = &[
         interop::namespaces,
     ),
     Stage::new(
+        "libvirt",
+        "guests of libvirt's daemon and QEMU attach from their first boot; nothing starts without a ticket; attacks at virsh and in a guest",
+        interop::libvirt,
+    ),
+    Stage::new(
         "ports",
         "guests behind ports: packets pass when FreeRADIUS or GoSE let a guest in, and none after its session",
         interop::ports,

@@ -10,7 +10,7 @@ use gose_client::{
     Connection, Endpoint, RemoteElement,
     admin::{self, Action, Answer},
     element_key::ElementKey,
-    guest::{Guest, GuestError, pick_up_from_xen},
+    guest::{Guest, GuestError, pick_up},
     tls,
 };
 use gose_element::{SecureElement, Seid};
@@ -157,7 +157,7 @@ impl Node {
 /// # Errors
 /// [`Failure::Local`] if the file is of no use, else [`Failure::Remote`].
 pub(crate) fn join(record: &Path) -> Result<Guest, Failure> {
-    let there = record.exists() || pick_up_from_xen(record).map_err(gose_client::Error::from)?;
+    let there = record.exists() || pick_up(record).map_err(gose_client::Error::from)?;
     if !there {
         return Err(Failure::local(format!(
             "{}: no join record; is this a virtual machine of a GoSE hypervisor?",

@@ -77,12 +77,18 @@ pub(super) struct RecordFile {
 impl RecordFile {
     /// Opens and locks a record, waiting for whoever joins now.
     pub(super) fn open(path: &Path) -> Result<(Self, JoinRecord), GuestError> {
-        let lock = private().append(true).open(path.with_extension("lock"))?;
-        lock.lock()?;
+        let file = Self::lock(path)?;
         let json = Zeroizing::new(std::fs::read(path)?);
         let record = serde_json::from_slice(&json).map_err(RecordError::Json)?;
+        Ok((file, record))
+    }
+
+    /// Locks the place of a record, waiting for whoever has it now.
+    pub(super) fn lock(path: &Path) -> Result<Self, GuestError> {
+        let lock = private().append(true).open(path.with_extension("lock"))?;
+        lock.lock()?;
         let path = path.to_owned();
-        Ok((Self { path, _lock: lock }, record))
+        Ok(Self { path, _lock: lock })
     }
 
     /// Puts a record in the place of the one before, whole or not at all.

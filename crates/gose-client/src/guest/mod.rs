@@ -7,6 +7,7 @@ mod attach;
 mod channel;
 mod control;
 mod eap;
+mod fw_cfg;
 mod join;
 mod key;
 mod xen;
@@ -31,11 +32,12 @@ pub use channel::{ATTACH_PORT, Channel, SESSION_PORT};
 pub use control::{Control, Request, send_record, serve_request};
 pub use eap::{EapChannel, EapError, authenticate};
 pub use join::{JoinRecord, RecordError};
-pub use xen::pick_up_from_xen;
 
 use crate::{Connection, Link, tls};
 use channel::{RecordFile, Way};
+use fw_cfg::pick_up_from_fw_cfg;
 use key::AttachKeys;
+use xen::pick_up_from_xen;
 
 /// Protocol name of RACS on TLS (ALPN).
 pub const RACS: &[u8] = b"racs/0.2";
@@ -83,6 +85,15 @@ pub enum GuestError {
     Session(#[from] crate::Error),
 }
 
+/// Leaves the join record that the hypervisor gave in a file: from QEMU's firmware configuration device, or from Xen's store.
+/// `false` if there is none.
+///
+/// # Errors
+/// [`GuestError`].
+pub fn pick_up(path: &Path) -> Result<bool, GuestError> {
+    Ok(pick_up_from_fw_cfg(path)? || pick_up_from_xen(path)?)
+}
+
 impl Guest {
     /// Joins over the socket that the hypervisor passed as standard input.
     ///
@@ -107,13 +118,14 @@ impl Guest {
 
     /// Joins with the record in a file, over the guest's own link, and leaves the secret of the next join in
     /// the file. Whoever else joins with this file at the moment is waited for. In a domain of Xen the record comes from
-    /// xenstore: at the first join, and whenever the hypervisor wrote a new one there.
+    /// xenstore: at the first join, and whenever the hypervisor wrote a new one there. In a guest of QEMU the first one comes
+    /// from its firmware configuration device.
     ///
     /// # Errors
     /// [`GuestError`].
     pub fn from_file(path: &Path) -> Result<Self, GuestError> {
         if !path.exists() {
-            pick_up_from_xen(path)?;
+            pick_up(path)?;
         }
         match Self::from_record(path) {
             Err(GuestError::Refused(AttachError::Secret)) if pick_up_from_xen(path)? => {

@@ -162,7 +162,7 @@ fn names<S: Read + Write>(
 ///
 /// # Errors
 /// [`GuestError`].
-pub fn pick_up_from_xen(path: &Path) -> Result<bool, GuestError> {
+pub(super) fn pick_up_from_xen(path: &Path) -> Result<bool, GuestError> {
     if !Xenstore::is_there() {
         return Ok(false);
     }

@@ -27,6 +27,7 @@ const AT_START: &[&str] = &[
     "hypervisor.driver",
     "hypervisor.join-folder",
     "hypervisor.unauthorised-domains",
+    "hypervisor.libvirt",
     "hypervisor.authenticator",
     "authentication-server",
     "authentication-server.elements",

@@ -6,7 +6,9 @@ use gose_element::Seid;
 use gose_proto::identity::VmId;
 use serde::{Deserialize, Serialize};
 
-use super::{Authenticator, Creator, Group, KeyReference, Pool, Seconds, Text, creation::Sha256};
+use super::{
+    Authenticator, Creator, Group, KeyReference, Libvirt, Pool, Seconds, Text, creation::Sha256,
+};
 
 /// The hypervisor role.
 #[derive(Debug, Clone, Deserialize, Serialize)]
@@ -43,10 +45,14 @@ pub struct Hypervisor {
     /// What starts virtual machines.
     #[serde(default)]
     pub driver: Driver,
-    /// Driver `xen`: what happens to new domains that nobody authorised.
+    /// Drivers `xen` and `libvirt`: what happens to new domains that nobody authorised.
     #[serde(default)]
     pub unauthorised_domains: UnauthorisedDomains,
-    /// Where guests find their join records, a folder a guest: driver `namespace`. Files of domains: driver `xen`.
+    /// Driver `libvirt`: how its guests are run.
+    #[serde(default)]
+    pub libvirt: Libvirt,
+    /// Where guests find their join records, a folder a guest: driver `namespace`. Files of domains: drivers `xen` and
+    /// `libvirt`.
     #[serde(default = "Hypervisor::default_join_folder")]
     pub join_folder: PathBuf,
     /// Programs that guests run.
@@ -77,9 +83,11 @@ pub enum Driver {
     Namespace,
     /// A guest is a paravirtualised domain of this machine's Xen.
     Xen,
+    /// A guest is a domain of QEMU that this machine's libvirt runs.
+    Libvirt,
 }
 
-/// What happens to a new domain of Xen that nobody authorised.
+/// What happens to a new domain that nobody authorised.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum UnauthorisedDomains {

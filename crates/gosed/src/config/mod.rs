@@ -11,6 +11,7 @@ mod creation;
 mod generations;
 mod hypervisor;
 mod key_store;
+mod libvirt;
 mod limits;
 mod metrics;
 mod node;
@@ -38,6 +39,7 @@ pub use creation::{Creator, Group, Hours, Pool, Sha256};
 pub use generations::{Generations, Publisher, Unknown};
 pub use hypervisor::{Called, Driver, Guest, Hypervisor, Image, UnauthorisedDomains};
 pub use key_store::KeyStore;
+pub use libvirt::{Accelerator, Libvirt};
 pub use limits::Limits;
 pub use metrics::{Metrics, MetricsAddress};
 pub use node::NodeKind;
@@ -306,6 +308,11 @@ impl Config {
         if driver == Some(Driver::Xen) && self.admin.is_none() {
             return fail(
                 "[hypervisor] driver = \"xen\" needs [admin]: the gate is asked there".into(),
+            );
+        }
+        if driver == Some(Driver::Libvirt) && self.admin.is_none() {
+            return fail(
+                "[hypervisor] driver = \"libvirt\" needs [admin]: the hook asks there".into(),
             );
         }
         if self.listen.is_some() && self.tls.is_none() {

@@ -116,6 +116,13 @@ impl Gate {
         admitted
     }
 
+    /// Whether the ticket of a machine's last start has been used up.
+    #[must_use]
+    pub fn is_used(&self, vm: VmId) -> bool {
+        let record = self.journal.get(vm);
+        record.is_some_and(|record| record.ticket.is_none())
+    }
+
     /// Checks a ticket; gives its serial number.
     fn check(&self, vm: VmId, ticket: &[u8], now: i64) -> Result<String, GateError> {
         let (ticket, signature) = CreationTicket::parse(ticket)?;

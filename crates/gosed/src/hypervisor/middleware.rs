@@ -26,6 +26,7 @@ use super::{
     generations::GenerationFile,
     guest_tls::{self, GuestVerifier},
     journal::{Journal, Record, State},
+    libvirt,
     measure::Measured,
     namespace::Namespaces,
     publish::Publisher,
@@ -158,6 +159,11 @@ impl Middleware {
                 let (folder, unauthorised) = (role.join_folder.clone(), role.unauthorised_domains);
                 let domains = Domains::new(folder, admin, journal.clone(), unauthorised);
                 Box::new(domains.map_err(MiddlewareError::Driver)?)
+            }
+            config::Driver::Libvirt => {
+                let (section, unauthorised) = (role.libvirt.clone(), role.unauthorised_domains);
+                let guests = libvirt::Guests::new(section, role.join_folder.clone(), unauthorised);
+                Box::new(guests.map_err(MiddlewareError::Driver)?)
             }
         };
         Ok(Arc::new(Self {

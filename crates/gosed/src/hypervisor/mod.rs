@@ -15,6 +15,7 @@ pub mod generations;
 pub mod guest_tls;
 pub mod journal;
 pub mod key;
+pub mod libvirt;
 mod machines;
 pub mod measure;
 pub mod middleware;

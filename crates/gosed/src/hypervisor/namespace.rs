@@ -224,7 +224,7 @@ pub fn device(vm: VmId) -> String {
     format!("{DEVICES}{}", hex::encode(short).to_lowercase())
 }
 
-fn ip(arguments: &[&str]) -> io::Result<()> {
+pub(super) fn ip(arguments: &[&str]) -> io::Result<()> {
     let output = run(arguments)?;
     if output.status.success() {
         return Ok(());

@@ -56,6 +56,7 @@ ca-certificate-file = "hv-ca.pem"
 ca-key = { seid = "SE1", slot = "9C" }
 name = "hv-1.example.org"
 guest-anchor-files = ["nodes.pem"]
+[hypervisor.libvirt]
 [hypervisor.authentication-server]
 node = "auth.example.org:7777"
 name = "auth.example.org"
