@@ -5,6 +5,8 @@
 [ -n "${GOSE_NAMESPACE:-}" ] || "$(dirname "$0")/testbed.sh"
 . "$(dirname "$0")/../begin.sh"
 . "$folder/../node.sh"
+# Guests outlive libvirt's daemon; not this stage, however it ends.
+trap 'kill $(cat /run/libvirt/qemu/*.pid 2>/dev/null) 2>/dev/null || :; end' EXIT
 unset GOSE_SECRETS
 chmod 711 "$work"
 bed=$(cd "$folder/../.." && pwd)/target/libvirt
