@@ -67,6 +67,8 @@ rights() { xenstore-ls -p "/local/domain/$a/vm-data" | grep gose | grep -q "(n0,
 case_ "A's join record is dom0's, and A's to read" rights
 xenstore-write "/local/domain/$a/vm-data/other" "$b $(cat /run/gose/domains/$B/host) $(xenstore-read /local/domain/0/backend/vif/$b/0/ip) $(xenstore-read /local/domain/0/backend/vif/$b/0/mac)"
 case_ "A has tried everything" soon 120 said $A "guest a has attacked"
+xenstore-write "/local/domain/$b/vm-data/go" rest
+case_ "B has worked all the time" soon 60 said $B "guest b has worked"
 case_ "the refusals are in the log" logged "vm=$A.*secret\|attach refused"
 
 # Somebody at xl who goes round the gate's script.
